@@ -1,0 +1,19 @@
+"""What every piece of background work carries in its row: who works on it and until when that is believed.
+
+The broker is a doorbell, the row is the truth: a worker claims a row by compare-and-set, renews the lease
+while its child runs, and the reaper hands on whatever lost its lease or its message.
+"""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+
+class Leased:
+    """Mixin for rows that a worker works on: models and data sets under inspection, plans, jobs."""
+
+    attempt: Mapped[int] = mapped_column(default=0, server_default="0")
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)
+    rung_at: Mapped[datetime | None]  # when the doorbell was last rung for it
+    not_before: Mapped[datetime | None]  # backoff between attempts

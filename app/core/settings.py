@@ -1,0 +1,97 @@
+"""Every setting of the service: built once at a process's edge, passed in, described, bounded.
+
+Read from the environment as ``BASISCONV_<NAME>``. Nothing secret has a default.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEGABYTE = 1_000_000
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="BASISCONV_", extra="ignore", frozen=True)
+
+    # Servers
+    database_url: SecretStr = Field(
+        description="PostgreSQL, as postgresql+psycopg://user:password@host/name."
+    )
+    broker_url: SecretStr = Field(description="Valkey or Redis for Celery and the event bus, as redis://…")
+    secret_key: SecretStr = Field(
+        min_length=32,
+        description="Keys the hashes of API keys and signs session cookies; 32 characters or more.",
+    )
+    storage_url: str = Field(
+        "",
+        description="Where objects lie: s3://bucket/prefix, or file:///folder. Empty: var_dir/objects.",
+    )
+    var_dir: Path = Field(
+        Path("var"), description="Folder for scratch space, caches and, embedded, all data."
+    )
+
+    # Web
+    public_url: str = Field("http://127.0.0.1:8000", description="How browsers reach the service.")
+    sign_in_token: SecretStr | None = Field(
+        None, description="One-run token of the sign-in link that `make run` prints; unset: no such link."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log event kept."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "json", description="How log events are written to stderr."
+    )
+    sse_seconds: float = Field(
+        600,
+        ge=1,
+        le=86_400,
+        description="Longest life of one event stream, in seconds; clients resume by themselves.",
+    )
+
+    # Limits
+    max_model_bytes: int = Field(500 * MEGABYTE, ge=1, description="Largest uploaded network, in bytes.")
+    max_dataset_bytes: int = Field(5_000 * MEGABYTE, ge=1, description="Largest uploaded data set, in bytes.")
+    max_json_bytes: int = Field(2 * MEGABYTE, ge=1_000, description="Largest JSON request body, in bytes.")
+    max_dataset_images: int = Field(2_000_000, ge=1, description="Most images in one data set.")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="Largest single image, in pixels.")
+
+    # Work
+    lease_seconds: float = Field(
+        30, ge=1, le=3600, description="A worker silent for this long has lost its job."
+    )
+    heartbeat_seconds: float = Field(5, ge=0.1, le=600, description="How often a worker renews its lease.")
+    reaper_seconds: float = Field(5, ge=0.1, le=600, description="How often lost work is looked for.")
+    ring_again_seconds: float = Field(
+        60, ge=1, le=86_400, description="Queued this long unclaimed: ring again."
+    )
+    max_attempts: int = Field(
+        3, ge=1, le=10, description="Attempts a job gets when its child or worker is lost."
+    )
+    retry_seconds: float = Field(
+        2, ge=0, le=3600, description="Wait before the second attempt; doubles after that."
+    )
+    job_seconds: float = Field(86_400, ge=1, description="Longest run of one job attempt, in seconds.")
+    inspection_seconds: float = Field(300, ge=1, description="Longest inspection of one upload, in seconds.")
+    inspection_bytes: int = Field(
+        8_000 * MEGABYTE, ge=500 * MEGABYTE, description="Address space of an inspection."
+    )
+    job_bytes: int = Field(0, ge=0, description="Address space of a job's child on CPU; 0 = no limit.")
+    grace_seconds: float = Field(
+        20, ge=1, le=600, description="How long a stopping worker waits for its child."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where jobs compute.")
+    torch_threads: int = Field(0, ge=0, le=256, description="Threads of a job's child; 0 = all cores.")
+    cache_bytes: int = Field(
+        20_000 * MEGABYTE, ge=0, description="Decoded data sets kept on disk by a worker."
+    )
+
+    def objects_url(self) -> str:
+        """The storage URL, with the default filled in."""
+        return self.storage_url or (self.var_dir.resolve() / "objects").as_uri()
+
+
+def load_settings() -> Settings:
+    """Settings from the environment; a missing or wrong one names itself."""
+    return Settings()

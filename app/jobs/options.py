@@ -1,0 +1,121 @@
+"""One model of what a job is asked to do, for the API, the command line and the worker.
+
+Field names and meanings are the REST contract's. Unknown fields are refused with their place.
+"""
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Rank = Annotated[int, Field(ge=1)]
+ExportFormat = Literal["onnx", "pt2", "safetensors"]
+TargetKind = Literal["macs", "params", "latency", "accuracy_drop", "energy", "rank_fraction", "ranks"]
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Target(Options):
+    """Exactly one wish: how small, how fast, how accurate, or which ranks."""
+
+    macs: Fraction | None = Field(
+        None, description="At most this share of the network's multiply-accumulates."
+    )
+    params: Fraction | None = Field(
+        None, description="At most this share of the network's stored parameters."
+    )
+    latency: Fraction | None = Field(
+        None, description="At most this share of the network's measured latency."
+    )
+    accuracy_drop: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="Lose at most this much accuracy; 0.01 is one point."
+    )
+    energy: Fraction | None = Field(None, description="The paper's threshold t: energy kept in every layer.")
+    rank_fraction: Fraction | None = Field(None, description="This share of every layer's full rank.")
+    ranks: dict[str, Rank] | None = Field(None, description="The rank of each named layer; others stay.")
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> "Target":
+        given = self.model_fields_set & {n for n in type(self).model_fields if getattr(self, n) is not None}
+        if len(given) != 1:
+            said = ", ".join(sorted(given)) or "none"
+            raise ValueError(f"give exactly one of {', '.join(type(self).model_fields)}; got {said}")
+        return self
+
+    @property
+    def kind(self) -> TargetKind:
+        kinds: tuple[TargetKind, ...] = get_args(TargetKind)
+        return next(kind for kind in kinds if getattr(self, kind) is not None)
+
+    @property
+    def value(self) -> float | dict[str, int]:
+        value: float | dict[str, int] = getattr(self, self.kind)
+        return value
+
+
+class LayerFilter(Options):
+    """fnmatch patterns over layer names; exclude wins."""
+
+    include: list[str] = Field(["*"], min_length=1, max_length=1000)
+    exclude: list[str] = Field([], max_length=1000)
+
+
+class Compression(Options):
+    basis: Literal["activations", "weights", "random"] | None = Field(
+        None, description="Where the basis comes from; left out: activations with images, else weights."
+    )
+    target: Target
+    forms: Literal["basis", "auto"] | None = Field(
+        None, description="basis: always kxk then 1x1. auto: the cheapest two-convolution form per layer."
+    )
+    layers: LayerFilter = LayerFilter()
+    rank_multiple: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+class Training(Options):
+    epochs: Annotated[int, Field(ge=0, le=1000)] = 0
+    update: Literal["mixing", "all"] = Field(
+        "all", description="mixing: the basis stays frozen, as in the paper. all: the basis learns too."
+    )
+    objective: Literal["labels", "distill", "both"] = "distill"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        None, description="Peak learning rate; left out: chosen for the objective and update."
+    )
+    augment: Literal["flip_crop", "none"] = "flip_crop"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+class Limits(Options):
+    accuracy_drop: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+
+class JobOptions(Options):
+    """What is frozen in the job's row and handed to the worker."""
+
+    kind: Literal["compress", "train"] = "compress"
+    compression: Compression
+    training: Training = Training()
+    limits: Limits = Limits()
+    exports: list[ExportFormat] = Field(["onnx", "pt2", "safetensors"], min_length=1, max_length=3)
+
+    @field_validator("exports")
+    @classmethod
+    def no_repeats(cls, exports: list[ExportFormat]) -> list[ExportFormat]:
+        if len(set(exports)) != len(exports):
+            raise ValueError("names a format twice")
+        return exports
+
+
+class JobCreate(JobOptions):
+    """The body of ``POST /v1/jobs``."""
+
+    model: str
+    dataset: str | None = None
+    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    metadata: dict[str, Any] = Field({}, description="Yours; given back as it was, at most 16 kB of JSON.")
+
+    def options(self) -> JobOptions:
+        return JobOptions.model_validate(self.model_dump(include=set(JobOptions.model_fields)))
