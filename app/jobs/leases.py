@@ -1,0 +1,274 @@
+"""Who works on what: claims, renewals and endings of leased rows, each a compare-and-set on its owner.
+
+A lease's owner is a token made anew for every claim, so a message delivered twice, a worker that was believed
+dead or a reaper that comes late changes nothing that is no longer its own. Nothing here commits.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from sqlalchemy import Update, delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.core.errors import Problem, WorkerLost
+from app.datasets.tables import Dataset
+from app.jobs import events
+from app.jobs.states import JobStatus, sources
+from app.jobs.tables import Job, JobMetric
+from app.models.tables import Model
+
+Inspected = type[Model] | type[Dataset]
+ACTIVE = (JobStatus.RUNNING, JobStatus.CANCELLING)  # the statuses in which a job has a worker
+LONGEST_WAIT_SECONDS = 600.0  # doubling stops here
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One worker's claim on one row."""
+
+    owner: str
+    seconds: float
+
+    def until(self, now: datetime) -> datetime:
+        return now + timedelta(seconds=self.seconds)
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How often lost work is tried, and how long it waits before it is."""
+
+    max_attempts: int
+    first_wait_seconds: float
+
+    def not_before(self, attempt: int, now: datetime) -> datetime:
+        wait = self.first_wait_seconds * 2.0 ** max(attempt - 1, 0)
+        return now + timedelta(seconds=min(wait, LONGEST_WAIT_SECONDS))
+
+
+def claim_job(session: Session, job_id: str, lease: Lease, now: datetime) -> Job | None:
+    """The queued job, now running under this lease; None if it is not (no longer, not yet) to be had."""
+    job = session.scalars(
+        update(Job)
+        .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
+        .where(or_(Job.not_before.is_(None), Job.not_before <= now))
+        .values(
+            status=JobStatus.RUNNING,
+            attempt=Job.attempt + 1,
+            lease_owner=lease.owner,
+            lease_expires_at=lease.until(now),
+            not_before=None,
+            stage=None,
+            progress={},
+            warnings=[],
+            started_at=func.coalesce(Job.started_at, now),
+        )
+        .returning(Job)
+    ).one_or_none()
+    if job is not None:
+        session.execute(delete(JobMetric).where(JobMetric.job_id == job_id))  # of an attempt that was lost
+        events.append(session, job_id, "progress", None, f"Attempt {job.attempt} started", {}, now)
+    return job
+
+
+def claim_inspection(
+    session: Session, table: Inspected, resource_id: str, lease: Lease, now: datetime
+) -> Model | Dataset | None:
+    """The upload to be inspected under this lease, or None if somebody has it or it is done."""
+    row = session.scalars(
+        update(table)
+        .where(table.id == resource_id, table.status == "inspecting", table.lease_owner.is_(None))
+        .where(or_(table.not_before.is_(None), table.not_before <= now))
+        .values(
+            attempt=table.attempt + 1,
+            lease_owner=lease.owner,
+            lease_expires_at=lease.until(now),
+            not_before=None,
+        )
+        .returning(table)
+    ).one_or_none()
+    return cast("Model | Dataset | None", row)
+
+
+def renew(
+    session: Session, table: Inspected | type[Job], resource_id: str, lease: Lease, now: datetime
+) -> str | None:
+    """Prolong the lease and tell the row's status; None when the lease is no longer this worker's."""
+    status: str | None = session.scalar(
+        update(table)
+        .where(table.id == resource_id, table.lease_owner == lease.owner)
+        .values(lease_expires_at=lease.until(now))
+        .returning(table.status)
+    )
+    return status
+
+
+def status_of(session: Session, table: Inspected | type[Job], resource_id: str, owner: str) -> str | None:
+    """The row's status while `owner` holds its lease, else None."""
+    status: str | None = session.scalar(
+        select(table.status).where(table.id == resource_id, table.lease_owner == owner)
+    )
+    return status
+
+
+def _ended(job_id: str, owner: str, status: JobStatus, now: datetime) -> Update:
+    return (
+        update(Job)
+        .where(Job.id == job_id, Job.lease_owner == owner, Job.status.in_(sources(status)))
+        .values(status=status, finished_at=now, lease_owner=None, lease_expires_at=None)
+    )
+
+
+def succeed_job(session: Session, job_id: str, owner: str, result: dict[str, Any], now: datetime) -> bool:
+    """Running → succeeded, with the job's one `done` event."""
+    ending = _ended(job_id, owner, JobStatus.SUCCEEDED, now).values(
+        result=result, progress={"fraction": 1.0}, error=None
+    )
+    return _done(session, ending, job_id, JobStatus.SUCCEEDED, now)
+
+
+def fail_job(session: Session, job_id: str, owner: str, problem: dict[str, Any], now: datetime) -> bool:
+    """Running → failed with a problem document, an `error` event and the job's one `done` event."""
+    ending = _ended(job_id, owner, JobStatus.FAILED, now).values(error=problem)
+    return _done(session, ending, job_id, JobStatus.FAILED, now, problem)
+
+
+def cancel_job(session: Session, job_id: str, owner: str, now: datetime) -> bool:
+    """Cancelling → cancelled, with the job's one `done` event."""
+    ending = _ended(job_id, owner, JobStatus.CANCELLED, now).where(Job.status == JobStatus.CANCELLING)
+    return _done(session, ending, job_id, JobStatus.CANCELLED, now)
+
+
+def _done(
+    session: Session,
+    ending: Update,
+    job_id: str,
+    status: JobStatus,
+    now: datetime,
+    problem: dict[str, Any] | None = None,
+) -> bool:
+    ended = session.execute(ending.returning(Job.stage)).one_or_none()
+    if ended is None:
+        return False
+    append_done(session, job_id, status, ended.stage, now, problem)
+    return True
+
+
+def append_done(
+    session: Session,
+    job_id: str,
+    status: JobStatus,
+    stage: str | None,
+    now: datetime,
+    problem: dict[str, Any] | None = None,
+) -> None:
+    """The last events of a job; only for whoever has just moved it into an ended status."""
+    if problem is not None:
+        events.append(session, job_id, "error", stage, str(problem.get("detail", "")), problem, now)
+    message = f"The job has {status.value}" if status is not JobStatus.CANCELLED else "The job was cancelled"
+    events.append(session, job_id, "done", stage, message, {"status": status.value}, now)
+
+
+def hand_back_job(session: Session, job_id: str, owner: str, now: datetime) -> JobStatus | None:
+    """A worker that is asked to stop gives its job back: queued at once, and the attempt does not count."""
+    job = _own_job(session, job_id, owner)
+    if job is None:
+        return None
+    if job.status == JobStatus.CANCELLING:
+        return _cancelled(session, job, now)
+    job.attempt = max(job.attempt - 1, 0)
+    _requeue(job, None, None)
+    events.append(
+        session, job_id, "warning", job.stage, "The worker stops; the job waits for another", {}, now
+    )
+    return JobStatus.QUEUED
+
+
+def lose_job(
+    session: Session, job_id: str, owner: str, retries: Retries, reason: str, now: datetime
+) -> JobStatus | None:
+    """A child or worker is gone: queued again after a wait, failed when out of attempts, cancelled if asked.
+
+    None when `owner` no longer holds the lease.
+    """
+    job = _own_job(session, job_id, owner)
+    if job is None:
+        return None
+    if job.status == JobStatus.CANCELLING:
+        return _cancelled(session, job, now)
+    if job.attempt >= retries.max_attempts:
+        problem = worker_lost(job.attempt, reason).document()
+        fail_job(session, job_id, owner, problem, now)
+        return JobStatus.FAILED
+    message = f"Attempt {job.attempt} of {retries.max_attempts} was lost: {reason}"
+    events.append(session, job_id, "warning", job.stage, message, {"attempt": job.attempt}, now)
+    _requeue(job, retries.not_before(job.attempt, now), now)
+    return JobStatus.QUEUED
+
+
+def worker_lost(attempts: int, reason: str) -> Problem:
+    return WorkerLost(f"All {attempts} attempts were lost; the last one: {reason}")
+
+
+def _own_job(session: Session, job_id: str, owner: str) -> Job | None:
+    held = select(Job).where(Job.id == job_id, Job.lease_owner == owner, Job.status.in_(ACTIVE))
+    return session.scalars(held.with_for_update().execution_options(populate_existing=True)).one_or_none()
+
+
+def _cancelled(session: Session, job: Job, now: datetime) -> JobStatus | None:
+    assert job.lease_owner is not None
+    return JobStatus.CANCELLED if cancel_job(session, job.id, job.lease_owner, now) else None
+
+
+def _requeue(job: Job, not_before: datetime | None, rung_at: datetime | None) -> None:
+    job.status = JobStatus.QUEUED
+    job.lease_owner = job.lease_expires_at = None
+    job.not_before = not_before
+    job.rung_at = rung_at
+    job.stage = None
+    job.progress = {}
+
+
+def finish_inspection(
+    session: Session, table: Inspected, resource_id: str, owner: str, values: dict[str, Any]
+) -> bool:
+    """Inspecting → ready or rejected (in `values`), unless the lease is somebody else's by now."""
+    finished = session.scalar(
+        update(table)
+        .where(table.id == resource_id, table.lease_owner == owner, table.status == "inspecting")
+        .values(lease_owner=None, lease_expires_at=None, **values)
+        .returning(table.id)
+    )
+    return finished is not None
+
+
+def hand_back_inspection(session: Session, table: Inspected, resource_id: str, owner: str) -> bool:
+    """A worker that is asked to stop gives the upload back; the attempt does not count."""
+    values = {"attempt": table.attempt - 1, "rung_at": None}
+    return finish_inspection(session, table, resource_id, owner, values)
+
+
+def lose_inspection(
+    session: Session,
+    table: Inspected,
+    resource_id: str,
+    owner: str,
+    retries: Retries,
+    reason: str,
+    now: datetime,
+) -> str | None:
+    """A child or worker is gone: inspected again after a wait, or rejected when out of attempts."""
+    held = select(table).where(
+        table.id == resource_id, table.lease_owner == owner, table.status == "inspecting"
+    )
+    found = session.scalars(held.with_for_update().execution_options(populate_existing=True)).one_or_none()
+    row = cast("Model | Dataset | None", found)
+    if row is None:
+        return None
+    if row.attempt >= retries.max_attempts:
+        row.status, row.error = "rejected", worker_lost(row.attempt, reason).document()
+    else:
+        row.not_before = retries.not_before(row.attempt, now)
+    row.lease_owner = row.lease_expires_at = None
+    row.rung_at = now
+    return row.status

@@ -1,0 +1,142 @@
+"""Looks for work that lost its worker or its message, and hands it on.
+
+Runs in a thread of the web process; of several web processes only the one that gets the advisory lock sweeps.
+"""
+
+from datetime import datetime, timedelta
+from threading import Event
+from typing import Any, Final, Protocol
+
+import structlog
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.clock import Clock
+from app.core.queue import Doorbell, TaskName
+from app.core.settings import Settings
+from app.datasets.tables import Dataset
+from app.jobs import leases
+from app.jobs.states import JobStatus
+from app.jobs.tables import Job
+from app.models.tables import Model
+
+ADVISORY_LOCK: Final = 0x42617369  # "Basi": any constant that nothing else in this database uses
+LOST_AT_ONCE: Final = 200
+# Rung again per round, oldest first: enough to wake idle workers, and a long queue does not flood the broker.
+RUNG_AT_ONCE: Final = 50
+INSPECTIONS: Final[tuple[tuple[leases.Inspected, TaskName], ...]] = (
+    (Model, "worker.inspect_model"),
+    (Dataset, "worker.inspect_dataset"),
+)
+SILENT: Final = "its worker fell silent"
+
+log = structlog.get_logger(__name__)
+
+
+class Waker(Protocol):
+    """Tells whoever follows a job that its row or its events have changed."""
+
+    def wake(self, job_id: str) -> None: ...
+
+
+class Reaper:
+    def __init__(
+        self,
+        sessions: sessionmaker[Session],
+        doorbell: Doorbell,
+        clock: Clock,
+        settings: Settings,
+        waker: Waker | None = None,
+    ) -> None:
+        self._sessions = sessions
+        self._doorbell = doorbell
+        self._clock = clock
+        self._settings = settings
+        self._waker = waker
+        self._retries = leases.Retries(settings.max_attempts, settings.retry_seconds)
+
+    def run(self, stop: Event) -> None:
+        """Sweep every `reaper_seconds` until `stop`; a database or broker that is away costs a round."""
+        while not stop.is_set():
+            try:
+                self.sweep()
+            except SQLAlchemyError as error:
+                log.warning("reaper.round_lost", error=type(error).__name__)
+            except Exception:  # this thread must outlive whatever a round can meet
+                log.exception("reaper.round_failed")
+            stop.wait(self._settings.reaper_seconds)
+
+    def sweep(self) -> None:
+        """One round; nothing when another process holds the lock."""
+        with self._sessions.begin() as guard:
+            if not guard.scalar(select(func.pg_try_advisory_xact_lock(ADVISORY_LOCK))):
+                return
+            now = self._clock.now()
+            self._hand_on_jobs(now)
+            for table, _ in INSPECTIONS:
+                self._hand_on_inspections(table, now)
+            self._ring_jobs(now)
+            for table, task in INSPECTIONS:
+                self._ring_inspections(table, task, now)
+
+    def _hand_on_jobs(self, now: datetime) -> None:
+        with self._sessions.begin() as session:
+            outcomes = {}
+            for job_id, owner in _expired(session, Job, leases.ACTIVE, now):
+                outcomes[job_id] = leases.lose_job(session, job_id, owner, self._retries, SILENT, now)
+        for job_id, status in outcomes.items():
+            log.warning("reaper.job_handed_on", job=job_id, status=status)
+            if self._waker is not None:
+                self._waker.wake(job_id)
+
+    def _hand_on_inspections(self, table: leases.Inspected, now: datetime) -> None:
+        with self._sessions.begin() as session:
+            for resource_id, owner in _expired(session, table, ("inspecting",), now):
+                leases.lose_inspection(session, table, resource_id, owner, self._retries, SILENT, now)
+                log.warning("reaper.inspection_handed_on", resource=resource_id)
+
+    def _ring_jobs(self, now: datetime) -> None:
+        waiting = Job.status == JobStatus.QUEUED
+        self._ring(Job, "worker.run_job", waiting, now)
+
+    def _ring_inspections(self, table: leases.Inspected, task: TaskName, now: datetime) -> None:
+        waiting = (table.status == "inspecting") & table.lease_owner.is_(None)
+        self._ring(table, task, waiting, now)
+
+    def _ring(self, table: leases.Inspected | type[Job], task: TaskName, waiting: Any, now: datetime) -> None:
+        long_ago = now - timedelta(seconds=self._settings.ring_again_seconds)
+        with self._sessions() as session:
+            oldest = (
+                select(table.id, table.rung_at, table.not_before)
+                .where(waiting, or_(table.not_before.is_(None), table.not_before <= now))
+                .order_by(table.created_at)
+                .limit(RUNG_AT_ONCE)
+                .subquery()
+            )
+            unheard = or_(
+                oldest.c.rung_at.is_(None),
+                oldest.c.rung_at < long_ago,
+                oldest.c.rung_at <= oldest.c.not_before,
+            )
+            ids = list(session.scalars(select(oldest.c.id).where(unheard)))
+        for resource_id in ids:
+            if not self._doorbell.ring(task, resource_id):
+                return  # the broker is away; the next round tries again
+            with self._sessions.begin() as session:
+                session.execute(update(table).where(table.id == resource_id).values(rung_at=now))
+            log.info("reaper.rung", task=task, resource=resource_id)
+
+
+def _expired(
+    session: Session, table: leases.Inspected | type[Job], statuses: tuple[str, ...], now: datetime
+) -> list[tuple[str, str]]:
+    """Rows whose lease has run out, locked, so that a worker's late renewal waits and then sees the loss."""
+    expired = (
+        select(table.id, table.lease_owner)
+        .where(table.status.in_(statuses), table.lease_owner.is_not(None), table.lease_expires_at < now)
+        .order_by(table.lease_expires_at)
+        .limit(LOST_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    return [(resource_id, str(owner)) for resource_id, owner in session.execute(expired)]
