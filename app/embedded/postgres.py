@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from app.embedded.folders import lock, private_folder, socket_folder
 
 ADMIN = "postgres"
 _PORT = 5432  # part of the socket's name only: it listens on no network address
+_SOCKET_LOCK = f".s.PGSQL.{_PORT}.lock"
 _VERSION = 18
 
 
@@ -41,7 +43,7 @@ class Postgres:
         self._admin_password = admin_password
         self._durable = durable
         self._data = self.folder / "data"
-        self._sockets = socket_folder(self.folder / "run", f".s.PGSQL.{_PORT}.lock")
+        self._sockets = socket_folder(self.folder / "run", _SOCKET_LOCK)
         self._install = _installation()
         # Not the installation alone: the wheel keeps its shared libraries in a folder beside the package.
         shown = [self.folder, self._install.parents[1]]
@@ -65,7 +67,7 @@ class Postgres:
         try:
             # The lock says that no server runs here: a pid left by a crash may belong to anybody by now.
             (self._data / "postmaster.pid").unlink(missing_ok=True)
-            self._confinement.give(self._sockets)
+            self._confinement.give(socket_folder(self.folder / "run", _SOCKET_LOCK))
             self.process = children.spawn(
                 self._command(),
                 log=self.log,
@@ -88,6 +90,8 @@ class Postgres:
     def stop(self) -> None:
         if self.process is not None:
             children.stop(self.process, asking=self.asking, grace_seconds=self.grace_seconds)
+        with suppress(OSError):
+            self._sockets.rmdir()  # it may lie in the temporary folder; the next start makes it again
 
     def ensure_database(self, database: str, role: str, password: str) -> None:
         """A database owned by an ordinary role that logs in with this password, made if missing."""

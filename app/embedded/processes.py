@@ -1,0 +1,117 @@
+"""The service's own processes as children: the web process and the Celery workers."""
+
+import http.client
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
+
+from app.core.settings import Settings
+from app.embedded import children
+
+PREFIX = "BASISCONV_"
+
+
+def as_environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What a child process reads the same settings from; nothing of ours is inherited beside them."""
+    environment = {name: value for name, value in inherited.items() if not name.startswith(PREFIX)}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        text = text.resolve() if isinstance(text, Path) else text
+        environment[PREFIX + name.upper()] = str(text)
+    return environment | {"PYTHONUNBUFFERED": "1"}
+
+
+class Web:
+    """uvicorn with the web application on one port of 127.0.0.1."""
+
+    name = "web"
+
+    def __init__(self, settings: Settings, port: int, log: Path, *, host: str = "127.0.0.1") -> None:
+        self.settings = settings
+        self.port = port
+        self.host = host
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = children.spawn(
+            [
+                *[sys.executable, "-m", "uvicorn", "app.asgi:app"],
+                *["--host", self.host, "--port", str(self.port)],
+                # Event streams end when the server stops, not ten minutes later.
+                *["--timeout-graceful-shutdown", "5", "--no-access-log"],
+            ],
+            log=self.log,
+            environment=as_environment(self.settings, os.environ),
+        )
+
+    def is_ready(self) -> bool:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
+        try:
+            connection.request("GET", "/livez")
+            return connection.getresponse().status == http.client.OK
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            children.stop(self.process, grace_seconds=10)
+
+
+class Worker:
+    """One Celery worker, pool solo, on one queue.
+
+    It runs in a session of its own and gets only SIGTERM, then SIGKILL: under `solo` a SIGQUIT or a second
+    SIGINT makes Celery lose the message of the running task.
+    """
+
+    def __init__(
+        self, settings: Settings, queue: Literal["quick", "jobs"], log: Path, *, number: int = 1
+    ) -> None:
+        self.settings = settings
+        self.queue = queue
+        self.name = f"worker-{queue}" if number == 1 else f"worker-{queue}-{number}"
+        self.node = f"{queue}{number}.{os.getpid()}@localhost"
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+
+    def start(self) -> None:
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        self.process = children.spawn(
+            [
+                *[sys.executable, "-m", "celery", "-A", "worker.celery", "worker"],
+                *["-P", "solo", "-Q", self.queue, "-n", self.node, "--prefetch-multiplier", "1"],
+                *["--without-gossip", "--without-mingle", "--loglevel", "INFO"],
+            ],
+            log=self.log,
+            environment=as_environment(self.settings, os.environ),
+        )
+
+    def is_ready(self) -> bool:
+        """It said so in its log, or it answers: a worker that found work at once answers only after it."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            if f"{self.node} ready".encode() in log.read():
+                return True
+        with Celery(broker=self.settings.broker_url.get_secret_value(), set_as_current=False) as client:
+            try:
+                return bool(client.control.ping(destination=[self.node], timeout=0.3))
+            except OperationalError:
+                return False
+
+    def stop(self) -> None:
+        if self.process is not None:
+            children.stop(self.process, grace_seconds=self.settings.grace_seconds + 5)

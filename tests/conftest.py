@@ -1,0 +1,175 @@
+"""Fixtures that all tests share: real servers, a migrated database per test process, real worker processes."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import redis
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.db import make_engine, make_sessions
+from app.core.settings import Settings
+from app.embedded.children import wait_ready
+from app.embedded.processes import Worker
+from tests.support.servers import OwnedServers, Servers
+from tests.support.service import Service, running_service
+
+_OWNED = pytest.StashKey[OwnedServers]()
+
+
+def _started_servers(config: pytest.Config) -> Servers:
+    """Start the servers on first use; the process that did so stops them when it ends."""
+    if _OWNED not in config.stash:
+        owned = OwnedServers()
+        config.add_cleanup(owned.stop)
+        owned.start()
+        config.stash[_OWNED] = owned
+    return config.stash[_OWNED].servers
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Before an xdist worker starts: tell it where the servers are."""
+    node.workerinput["servers"] = asdict(_started_servers(node.config))
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Servers:
+    """The real PostgreSQL and Valkey of this run."""
+    told = getattr(request.config, "workerinput", {}).get("servers")
+    return Servers(**told) if told else _started_servers(request.config)
+
+
+@pytest.fixture(scope="session")
+def process_number() -> int:
+    """0, 1, … : which xdist worker this is."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
+@pytest.fixture(scope="session")
+def database_url(servers: Servers, process_number: int) -> str:
+    """This test process's own migrated database."""
+    return servers.new_database(f"test_{process_number}")
+
+
+@pytest.fixture(scope="session")
+def session_engine(database_url: str) -> Iterator[Engine]:
+    engine = make_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(session_engine: Engine) -> Iterator[Engine]:
+    """The database, emptied before and after the test."""
+    _empty(session_engine)
+    yield session_engine
+    _empty(session_engine)
+
+
+@pytest.fixture
+def sessions(engine: Engine) -> sessionmaker[Session]:
+    return make_sessions(engine)
+
+
+@pytest.fixture
+def broker_url(servers: Servers, process_number: int) -> Iterator[str]:
+    """This test process's own Valkey database, empty at the start. Pub/sub channels are shared by all."""
+    url = servers.broker_url(process_number)
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture
+def settings(engine: Engine, broker_url: str, database_url: str, tmp_path: Path) -> Settings:
+    """Settings on the real servers, with short waits and a var folder of the test's own."""
+    return make_settings(database_url, broker_url, tmp_path / "var")
+
+
+@pytest.fixture
+def worker_process(settings: Settings) -> Iterator[Callable[..., Worker]]:
+    """`worker_process("jobs")` starts a real Celery worker, waits until it is ready and stops it at the end."""
+    with ExitStack() as stack:
+        count = 0
+
+        def start(queue: Literal["quick", "jobs"], chosen: Settings = settings) -> Worker:
+            nonlocal count
+            count += 1
+            logs = chosen.var_dir / "log"
+            logs.mkdir(parents=True, exist_ok=True)
+            worker = Worker(chosen, queue, logs / f"worker-{queue}-{count}.log", number=count)
+            worker.start()
+            stack.callback(worker.stop)
+            wait_ready(worker)
+            return worker
+
+        yield start
+
+
+@pytest.fixture
+def server(servers: Servers, process_number: int, tmp_path: Path, broker_url: str) -> Iterator[Service]:
+    """The whole service as real processes on a free port, for this test alone."""
+    yield from _service(servers, f"server_{process_number}", broker_url, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_server(
+    servers: Servers, process_number: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """The same for all tests of a module, which then see each other's models and jobs."""
+    # Valkey has 16 databases; the lower ones belong to `broker_url`.
+    broker_url = servers.broker_url(8 + process_number)
+    folder = tmp_path_factory.mktemp("shared-server")
+    yield from _service(servers, f"shared_server_{process_number}", broker_url, folder)
+
+
+def make_settings(database_url: str, broker_url: str, var_dir: Path, **changed: Any) -> Settings:
+    """Settings for tests: everything lost is found within a second or two."""
+    values: dict[str, Any] = {
+        "database_url": SecretStr(database_url),
+        "broker_url": SecretStr(broker_url),
+        "secret_key": SecretStr(secrets.token_urlsafe(32)),
+        "var_dir": var_dir,
+        "log_format": "console",
+        "lease_seconds": 3,
+        "heartbeat_seconds": 0.5,
+        "reaper_seconds": 0.5,
+        "ring_again_seconds": 2,
+        "retry_seconds": 0.2,
+        "grace_seconds": 10,
+        "torch_threads": 1,
+        "device": "cpu",
+    }
+    return Settings(**values | changed)
+
+
+def _service(servers: Servers, name: str, broker_url: str, folder: Path) -> Iterator[Service]:
+    database_url = servers.new_database(name)
+    token = SecretStr(secrets.token_urlsafe(24))
+    settings = make_settings(database_url, broker_url, folder / "var", sign_in_token=token)
+    try:
+        with running_service(settings, folder / "log") as service:
+            yield service
+    finally:
+        servers.drop_database(name)
+
+
+def _empty(engine: Engine) -> None:
+    with engine.begin() as connection:
+        tables = connection.scalars(
+            text(
+                "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+            )
+        ).all()
+        if tables:
+            names = ", ".join(f'"{table}"' for table in tables)
+            connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))

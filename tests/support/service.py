@@ -1,0 +1,58 @@
+"""The whole service as real processes: uvicorn, two Celery workers, a database and an owner key of its own."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app.core.settings import Settings
+from app.embedded.children import wait_ready
+from app.embedded.folders import free_port
+from app.embedded.owner import owner_key
+from app.embedded.processes import Web, Worker
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service. `client` sends the owner's key; the processes may be killed and started again."""
+
+    url: str
+    key: str
+    sign_in_url: str
+    settings: Settings
+    client: httpx.Client
+    web: Web
+    quick: Worker
+    jobs: Worker
+
+
+@contextmanager
+def running_service(settings: Settings, logs: Path) -> Iterator[Service]:
+    """Start everything, wait until it answers, and stop it by pid at the end."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    settings = settings.model_copy(update={"public_url": url})
+    logs.mkdir(parents=True, exist_ok=True)
+    key = owner_key(settings)
+    web = Web(settings, port, logs / "web.log")
+    quick = Worker(settings, "quick", logs / "worker-quick.log")
+    jobs = Worker(settings, "jobs", logs / "worker-jobs.log")
+    with ExitStack() as stack:
+        for process in (web, quick, jobs):
+            process.start()
+            stack.callback(process.stop)
+        for process in (web, quick, jobs):
+            wait_ready(process)
+        client = stack.enter_context(
+            httpx.Client(
+                base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False
+            )
+        )
+        yield Service(url, key, f"{url}/?token={_token(settings)}", settings, client, web, quick, jobs)
+
+
+def _token(settings: Settings) -> Any:
+    return settings.sign_in_token.get_secret_value() if settings.sign_in_token else ""
