@@ -71,6 +71,14 @@ class UploadTooLarge(Problem):
     code, status, title = "upload_too_large", 413, "The file is over the limit"
 
 
+class RangeNotSatisfiable(Problem):
+    code, status, title = "range_not_satisfiable", 416, "The file has no such part"
+
+
+class MethodNotAllowed(Problem):
+    code, status, title = "method_not_allowed", 405, "This address does not do that"
+
+
 class QuotaExceeded(Problem):
     code, status, title = "quota_exceeded", 429, "The quota of this key is used up"
 

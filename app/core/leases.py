@@ -5,6 +5,7 @@ while its child runs, and the reaper hands on whatever lost its lease or its mes
 """
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -12,6 +13,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 class Leased:
     """Mixin for rows that a worker works on: models and data sets under inspection, plans, jobs."""
 
+    if TYPE_CHECKING:
+        id: Mapped[str]  # every such row has one; the table itself declares it
     attempt: Mapped[int] = mapped_column(default=0, server_default="0")
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)

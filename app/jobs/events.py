@@ -1,5 +1,6 @@
-"""A job's events: rows numbered without gaps, written in the transaction of what they report."""
+"""What happened to a job, numbered without gaps. The rows are the truth; the bus only says "look again"."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -15,16 +16,19 @@ EventType = Literal["stage", "progress", "metric", "warning", "error", "done"]
 def append(
     session: Session,
     job_id: str,
-    type: EventType,  # noqa: A002 - the contract's own word
+    type: EventType,  # noqa: A002 - the contract's name of the field
     stage: str | None,
     message: str,
     data: dict[str, Any],
     now: datetime,
 ) -> JobEvent:
-    """Add the job's next event. The job's row is locked until commit, so numbers come in the order of commits
-    and a reader who has seen number n has seen all before it.
+    """Add an event with the next number.
+
+    The job's row is locked until the transaction ends: writers of one job take turns, so numbers are in the
+    order of commit and a reader that has seen 17 has seen everything before it. NO KEY UPDATE leaves foreign
+    keys to the row unhindered.
     """
-    session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+    session.execute(select(Job.id).where(Job.id == job_id).with_for_update(key_share=True))
     last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job_id))
     event = JobEvent(
         id=new_id("event", now),
@@ -39,3 +43,14 @@ def append(
     session.add(event)
     session.flush()
     return event
+
+
+def after(session: Session, job_id: str, seq: int, limit: int) -> Sequence[JobEvent]:
+    """The events that follow number `seq`, in order."""
+    statement = (
+        select(JobEvent)
+        .where(JobEvent.job_id == job_id, JobEvent.seq > seq)
+        .order_by(JobEvent.seq)
+        .limit(limit)
+    )
+    return session.scalars(statement).all()

@@ -1,0 +1,15 @@
+"""Everything under ``/v1``, and the health endpoints."""
+
+from fastapi import APIRouter
+
+from app.api import docs, health
+from app.datasets import endpoints as datasets
+from app.keys import endpoints as keys
+from app.models import endpoints as models
+
+router = APIRouter()
+for part in (health, docs, models, datasets, keys):
+    router.include_router(part.router)
+
+# Bodies that endpoints stream themselves, under limits of their own.
+STREAMED = frozenset({"/v1/models", "/v1/datasets"})

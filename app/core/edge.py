@@ -1,0 +1,124 @@
+"""The outermost layer: a request id, security headers, a limit for JSON bodies, metrics, one log line, and
+`internal` without a traceback for whatever nobody expected. Pure ASGI, so streams pass through untouched."""
+
+import time
+from typing import Any, Final
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.core.errors import Internal
+from app.core.ids import new_id
+from app.core.problems import BodyTooLarge, problem_response
+from app.core.unit import Services
+
+# Everything comes from here; the pages set no inline script. Inline style attributes are set by charts.
+CONTENT_POLICY: Final = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+_QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds by machines
+
+log = structlog.get_logger()
+
+
+class Edge:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, services: Services, streamed: frozenset[str]) -> None:
+        self.app = app
+        self.services = services
+        self.streamed = streamed  # paths whose bodies are uploads, with limits of their own
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        limit = None if scope["path"] in self.streamed else self.services.settings.max_json_bytes
+        exchange = _Exchange(self.services, limit, scope, receive, send)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        try:
+            await self.app(scope, exchange.receive, exchange.send)
+        except ClientDisconnect:
+            log.info("client.gone", method=scope["method"], path=scope["path"])
+        except Exception:
+            log.exception("request.crashed", method=scope["method"], path=scope["path"])
+            if exchange.status:
+                raise  # after the first byte only a broken connection can tell
+            await exchange.crash()
+        finally:
+            exchange.finish()
+
+
+class _Exchange:
+    """One request and its answer, as they pass through."""
+
+    def __init__(
+        self, services: Services, body_limit: int | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self.request_id = new_id("request", services.clock.now())
+        self.status = 0  # 0: the client went away before an answer
+        self._services, self._scope, self._receive, self._send = services, scope, receive, send
+        self._started = time.perf_counter()
+        self._body_bytes = 0
+        self._body_limit = body_limit
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if self._body_limit is not None and message["type"] == "http.request":
+            self._body_bytes += len(message.get("body", b""))
+            if self._body_bytes > self._body_limit:
+                raise BodyTooLarge(self._body_limit)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            headers.setdefault("Content-Security-Policy", CONTENT_POLICY)
+            if self._scope["path"].startswith("/v1/"):
+                headers.setdefault("Cache-Control", "no-store")
+        await self._send(message)
+
+    async def crash(self) -> None:
+        """Answer for an exception that nobody handled."""
+        problem = Internal(
+            "An unexpected error occurred.", hint="The server's log tells more under the request id."
+        )
+        await problem_response(problem, self.request_id)(self._scope, self._receive, self.send)
+
+    def finish(self) -> None:
+        seconds = time.perf_counter() - self._started
+        method, route = self._scope["method"], route_of(self._scope)
+        metrics = self._services.metrics
+        metrics.requests.labels(method, route, str(self.status)).inc()
+        metrics.request_seconds.labels(method, route).observe(seconds)
+        if self._scope["path"] not in _QUIET:
+            log.info(
+                "request",
+                method=method,
+                path=self._scope["path"],
+                status=self.status,
+                seconds=round(seconds, 4),
+            )
+
+
+def route_of(scope: Scope) -> str:
+    """The route's pattern, not the address: ids would make a new series each."""
+    route: Any = scope.get("route")
+    return getattr(route, "path", None) or "unmatched"

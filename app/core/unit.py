@@ -1,0 +1,106 @@
+"""The edge's transaction: one per request, committed there, followed by what may only happen after commit."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated
+
+import structlog
+from fastapi import Depends, Request
+from sqlalchemy import Engine, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.clock import Clock
+from app.core.events import BusListener, BusPublisher
+from app.core.leases import Leased
+from app.core.metrics import Metrics
+from app.core.queue import Doorbell, TaskName
+from app.core.settings import Settings
+from app.storage.store import Store
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the web process is made of; built once in ``create_app`` and carried in ``app.state``."""
+
+    settings: Settings
+    engine: Engine
+    sessions: sessionmaker[Session]
+    store: Store
+    doorbell: Doorbell
+    publisher: BusPublisher
+    listener: BusListener
+    metrics: Metrics
+    clock: Clock
+
+
+@dataclass
+class Unit:
+    """One transaction, the moment it stands for, and what follows its commit."""
+
+    session: Session
+    now: datetime
+    _rings: list[tuple[TaskName, Leased]] = field(default_factory=list)
+    _after: list[Callable[[], None]] = field(default_factory=list)
+
+    def ring(self, task: TaskName, row: Leased) -> None:
+        """Ring for this row after commit, or never."""
+        row.rung_at = self.now
+        self._rings.append((task, row))
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        self._after.append(action)
+
+    def follow_up(self, services: Services) -> None:
+        """What the commit has made true. Nothing here can undo it, so nothing here may fail the request."""
+        for task, row in self._rings:
+            if not services.doorbell.ring(task, row.id):
+                services.metrics.rings_failed.labels(task).inc()
+                _forget_ring(services.sessions, row)
+        for action in self._after:
+            try:
+                action()
+            except Exception:
+                log.exception("follow_up.failed")
+
+
+def _forget_ring(sessions: sessionmaker[Session], row: Leased) -> None:
+    """Mark the row as never rung, so that the reaper rings at once instead of after `ring_again_seconds`."""
+    table = type(row)
+    try:
+        with sessions.begin() as session:
+            session.execute(
+                update(table).where(table.id == row.id, table.lease_owner.is_(None)).values(rung_at=None)
+            )
+    except SQLAlchemyError as error:
+        log.warning("ring.not_forgotten", resource_id=row.id, error=str(error))
+
+
+@contextmanager
+def transaction(services: Services) -> Iterator[Unit]:
+    """A unit that commits when the block ends well and rolls back when it does not."""
+    with services.sessions() as session:
+        unit = Unit(session, services.clock.now())
+        yield unit
+        session.commit()
+    unit.follow_up(services)
+
+
+def get_services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def request_unit(request: Request) -> Iterator[Unit]:
+    """The request's unit. Opened without a connection: a thread that waits for one must not hold another's."""
+    with transaction(get_services(request)) as unit:
+        yield unit
+
+
+ServicesOf = Annotated[Services, Depends(get_services)]
+# scope="function": the commit comes before the answer, so a client never reads a promise that was rolled back.
+UnitOfWork = Annotated[Unit, Depends(request_unit, scope="function")]

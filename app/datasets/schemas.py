@@ -1,0 +1,41 @@
+"""Data sets as the contract shows them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, RootModel
+
+from app.core.schemas import Moment, ProblemDocument, Shown
+from app.datasets.tables import Dataset
+
+ClassIndex = Annotated[int, Field(ge=0, lt=1_000_000)]
+FolderName = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class ClassMap(RootModel[Annotated[dict[FolderName, ClassIndex], Field(max_length=100_000)]]):
+    """The form field `classes`: which output each folder stands for."""
+
+
+class ExampleCounts(Shown):
+    train: int
+    test: int
+
+
+class DatasetOut(Shown):
+    id: str
+    object: Literal["dataset"] = "dataset"
+    name: str
+    format: str
+    bytes: int
+    sha256: str
+    status: Literal["inspecting", "ready", "rejected"]
+    error: ProblemDocument | None
+    examples: ExampleCounts | None
+    classes: int | None
+    image: list[int] | None = Field(description="H, W, C; null where sizes are mixed.")
+    labelled: bool | None
+    details: dict[str, Any] | None
+    created_at: Moment
+
+
+def show_dataset(dataset: Dataset) -> DatasetOut:
+    return DatasetOut.model_validate(dataset, from_attributes=True)

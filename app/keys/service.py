@@ -1,0 +1,92 @@
+"""API keys: made, listed, revoked. The secret is shown once and kept as a keyed hash."""
+
+import hashlib
+import hmac
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from app.core.clock import Clock
+from app.core.errors import NotFound
+from app.core.ids import is_id, new_id
+from app.core.security import ALL_SCOPES, digest_of, new_secret
+from app.core.settings import Settings
+from app.core.unit import Unit
+from app.keys import repository
+from app.keys.tables import ApiKey
+
+
+def create(
+    unit: Unit,
+    settings: Settings,
+    *,
+    owner_id: str | None,
+    name: str,
+    scopes: list[str],
+    expires_at: datetime | None,
+    secret: str,
+) -> ApiKey:
+    """A key for this owner, or, without one, for a new owner."""
+    key = ApiKey(
+        id=new_id("key", unit.now),
+        owner_id=owner_id or new_id("owner", unit.now),
+        name=name,
+        digest=digest_of(settings, secret),
+        scopes=scopes,
+        created_at=unit.now,
+        expires_at=expires_at,
+    )
+    unit.session.add(key)
+    unit.session.flush()
+    return key
+
+
+def secret_for(settings: Settings, owner_id: str, idempotency_key: str | None, body_hash: str) -> str:
+    """The secret of a key to be made: random, or, to be given again for the same Idempotency-Key, derived.
+
+    A stored first answer would hold the secret in clear; deriving it under ``secret_key`` needs no storage.
+    """
+    if idempotency_key is None:
+        return new_secret()
+    seed = "\n".join(("api-key", owner_id, idempotency_key, body_hash)).encode()
+    return "bc_" + hmac.new(settings.secret_key.get_secret_value().encode(), seed, hashlib.sha256).hexdigest()
+
+
+def get(unit: Unit, key_id: str) -> ApiKey:
+    key = repository.by_id(unit.session, key_id) if is_id(key_id, "key") else None
+    if key is None:
+        raise NotFound(f"There is no key {key_id[:64]!r}.")
+    return key
+
+
+def revoke(unit: Unit, key_id: str) -> None:
+    """End a key. Its row stays, so that its id never means another key; revoking again is no error."""
+    key = get(unit, key_id)
+    key.revoked_at = key.revoked_at or unit.now
+
+
+def ensure_owner_key(
+    session: Session, settings: Settings, clock: Clock, *, renew: bool = False
+) -> str | None:
+    """The secret of a new owner key that may do everything, or None if there is one already.
+
+    With `renew`, for when ``var/api-key`` was lost, the old one is revoked and the same owner gets another.
+    The caller commits, then writes the secret where only the owner reads it.
+    """
+    now = clock.now()
+    existing = repository.oldest_admin(session, now)
+    if existing is not None and not renew:
+        return None
+    if existing is not None:
+        existing.revoked_at = now
+    secret = new_secret()
+    create(
+        Unit(session, now),
+        settings,
+        owner_id=None if existing is None else existing.owner_id,
+        name="owner",
+        scopes=list(ALL_SCOPES),
+        expires_at=None,
+        secret=secret,
+    )
+    return secret

@@ -1,0 +1,122 @@
+"""The web application, put together from its settings."""
+
+import contextlib
+import importlib
+import threading
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.staticfiles import StaticFiles
+
+from app.api.document import install_document
+from app.api.router import STREAMED, router
+from app.core.clock import Clock, SystemClock
+from app.core.db import make_engine, make_sessions
+from app.core.edge import Edge
+from app.core.events import BusListener, BusPublisher
+from app.core.metrics import Metrics
+from app.core.problems import install_handlers
+from app.core.queue import CeleryDoorbell, Doorbell
+from app.core.settings import Settings
+from app.core.unit import Services
+from app.jobs.gauge import JobCollector
+from app.jobs.reaper import Reaper
+from app.storage.store import Store, open_store
+
+API_VERSION: Final = "1"  # of the contract, not of the package
+_STALE_UPLOAD: Final = timedelta(days=1)  # longer than any upload takes
+
+log = structlog.get_logger()
+
+
+def build_services(
+    settings: Settings,
+    *,
+    store: Store | None = None,
+    doorbell: Doorbell | None = None,
+    clock: Clock | None = None,
+) -> Services:
+    """The real parts, or the ones given."""
+    broker_url = settings.broker_url.get_secret_value()
+    engine = make_engine(settings.database_url.get_secret_value())
+    sessions = make_sessions(engine)
+    metrics = Metrics()
+    metrics.registry.register(JobCollector(sessions))
+    return Services(
+        settings=settings,
+        engine=engine,
+        sessions=sessions,
+        store=store or open_store(settings.objects_url()),
+        doorbell=doorbell or CeleryDoorbell(broker_url),
+        publisher=BusPublisher(broker_url),
+        listener=BusListener(broker_url),
+        metrics=metrics,
+        clock=clock or SystemClock(),
+    )
+
+
+def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
+    """The application. Nothing is contacted before its lifespan begins or a request comes."""
+    services = services or build_services(settings)
+    app = FastAPI(
+        title="BasisConv",
+        version=API_VERSION,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.services = services
+    app.include_router(router)
+    _include_pages(app)
+    install_handlers(app)
+    install_document(app)
+    app.add_middleware(Edge, services=services, streamed=STREAMED)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """The bus and the reaper live as long as the process serves."""
+    services: Services = app.state.services
+    await run_in_threadpool(_sweep_staging, services)
+    stop = threading.Event()
+    reaper = Reaper(
+        services.sessions, services.doorbell, services.clock, services.settings, services.publisher
+    )
+    thread = threading.Thread(target=reaper.run, args=(stop,), name="reaper", daemon=True)
+    thread.start()
+    try:
+        async with services.listener.running():
+            yield
+    finally:
+        stop.set()
+        await run_in_threadpool(thread.join, 5)
+        services.publisher.close()
+        services.engine.dispose()
+
+
+def _sweep_staging(services: Services) -> None:
+    try:
+        deleted = services.store.clear_staging(services.clock.now() - _STALE_UPLOAD)
+    except Exception as error:  # storage that is away must not keep the process from saying so
+        log.warning("staging.not_swept", error=str(error).partition("\n")[0])
+        return
+    log.info("staging.swept", deleted=deleted)
+
+
+def _include_pages(app: FastAPI) -> None:
+    """The browser's pages and their files. The API serves without them, as a build without templates does."""
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "web" / "static", check_dir=False))
+    try:
+        pages = importlib.import_module("app.web.pages")
+    except ModuleNotFoundError as error:
+        if error.name != "app.web.pages":
+            raise
+        return
+    app.include_router(pages.router)

@@ -1,0 +1,43 @@
+"""Which rows need which object. Equal files share one object, so it goes when the last row that names it does.
+
+An upload of the same bytes may come while the last row is being deleted. Both sides therefore hold the same
+advisory lock, keyed by the hash, from looking to committing.
+"""
+
+from collections.abc import Iterable
+
+import structlog
+from sqlalchemy import exists, func, or_, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.artifacts.tables import Artifact
+from app.datasets.tables import Dataset
+from app.models.tables import Model
+from app.storage.store import Store
+
+log = structlog.get_logger()
+
+
+def lock_object(session: Session, sha256: str) -> None:
+    """Hold this object until the transaction ends: taken before an object and the row that names it appear."""
+    session.execute(select(func.pg_advisory_xact_lock(int(sha256[:15], 16))))  # 60 bits fit a bigint
+
+
+def is_referenced(session: Session, sha256: str) -> bool:
+    """Whether any row still names this object."""
+    named = or_(
+        exists().where(or_(Model.sha256 == sha256, Model.canonical_sha256 == sha256)),
+        exists().where(or_(Dataset.sha256 == sha256, Dataset.canonical_sha256 == sha256)),
+        exists().where(Artifact.sha256 == sha256),
+    )
+    return bool(session.scalar(select(named)))
+
+
+def release_objects(sessions: sessionmaker[Session], store: Store, hashes: Iterable[str | None]) -> None:
+    """Delete those objects that no row names any more. Called after the rows' deletion was committed."""
+    for sha256 in sorted({sha256 for sha256 in hashes if sha256 is not None}):
+        with sessions.begin() as session:
+            lock_object(session, sha256)
+            if not is_referenced(session, sha256):
+                store.delete(sha256)
+                log.info("object.deleted", sha256=sha256)

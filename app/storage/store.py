@@ -1,0 +1,196 @@
+"""Objects by the hash of their bytes: on disk by default, on S3 by URL, in memory for tests.
+
+An upload is staged under a random name while it streams and is hashed, then moved to its address; a reader
+therefore never sees half an object, and equal files are stored once.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import anyio
+import obstore
+from obstore.store import LocalStore, MemoryStore, from_url
+
+from app.storage.keys import STAGING, object_key, staging_key
+
+CHUNK_BYTES = 1 << 20  # of reads; a megabyte keeps a slow client's share of memory small
+_BUFFER_BYTES = 8 << 20  # of writes; S3 wants parts of 5 MiB or more
+
+
+@dataclass(frozen=True)
+class Blob:
+    """What is known of bytes in the store."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Staged(Blob):
+    """Bytes that have come completely but are not at their address yet."""
+
+    key: str
+
+
+class Store(Protocol):
+    """Where uploads and artifacts lie. Missing objects raise FileNotFoundError."""
+
+    async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
+        """Take a stream in, hashing it; whatever interrupts it, nothing of it stays."""
+        ...
+
+    def keep(self, staged: Staged) -> None:
+        """Move staged bytes to their address."""
+        ...
+
+    def discard(self, staged: Staged) -> None: ...
+
+    def put_file(self, path: Path) -> Blob: ...
+
+    def put_bytes(self, data: bytes) -> Blob: ...
+
+    def download_to(self, sha256: str, path: Path) -> None: ...
+
+    def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` up to, not including, `end`, in chunks."""
+        ...
+
+    def exists(self, sha256: str) -> bool: ...
+
+    def delete(self, sha256: str) -> None:
+        """Delete an object; one that is not there is no error."""
+        ...
+
+    def clear_staging(self, before: datetime) -> int:
+        """Delete what a killed process left half uploaded before this moment; how many files that was."""
+        ...
+
+    def check(self) -> None:
+        """Raise if the store does not answer."""
+        ...
+
+
+class ObjectStore:
+    """The store over obstore: a folder, an S3 bucket, or memory."""
+
+    def __init__(self, backend: Any, root: Path | None = None) -> None:
+        self._backend = backend
+        self._root = root  # set for a folder, whose files get mode 0600
+
+    async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
+        key = staging_key(secrets.token_hex(16))
+        writer = obstore.open_writer_async(self._backend, key, buffer_size=_BUFFER_BYTES)
+        digest, size = hashlib.sha256(), 0
+        try:
+            async for chunk in chunks:
+                digest.update(chunk)
+                size += len(chunk)
+                await writer.write(chunk)
+        except BaseException:  # a client that went away arrives as a cancellation
+            await self._abandon(writer, key)
+            raise
+        await writer.close()
+        return Staged(sha256=digest.hexdigest(), bytes=size, key=key)
+
+    async def _abandon(self, writer: Any, key: str) -> None:
+        with anyio.CancelScope(shield=True):  # at shutdown this runs inside a cancelled task
+            await writer.close()  # obstore can't abort: complete the upload, then delete it
+            await obstore.delete_async(self._backend, key)
+
+    def keep(self, staged: Staged) -> None:
+        target = object_key(staged.sha256)
+        obstore.rename(self._backend, staged.key, target)
+        self._protect(target)
+
+    def discard(self, staged: Staged) -> None:
+        self._delete(staged.key)
+
+    def put_file(self, path: Path) -> Blob:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        target = object_key(digest)
+        obstore.put(self._backend, target, path)
+        self._protect(target)
+        return Blob(sha256=digest, bytes=path.stat().st_size)
+
+    def put_bytes(self, data: bytes) -> Blob:
+        digest = hashlib.sha256(data).hexdigest()
+        target = object_key(digest)
+        obstore.put(self._backend, target, data)
+        self._protect(target)
+        return Blob(sha256=digest, bytes=len(data))
+
+    def download_to(self, sha256: str, path: Path) -> None:
+        stream = obstore.get(self._backend, object_key(sha256)).stream(min_chunk_size=CHUNK_BYTES)
+        with path.open("wb") as file:
+            for chunk in stream:
+                file.write(chunk)
+
+    def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
+        key = object_key(sha256)
+        for offset in range(start, end, CHUNK_BYTES):
+            stop = min(offset + CHUNK_BYTES, end)
+            yield bytes(obstore.get_range(self._backend, key, start=offset, end=stop))
+
+    def exists(self, sha256: str) -> bool:
+        try:
+            obstore.head(self._backend, object_key(sha256))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def delete(self, sha256: str) -> None:
+        self._delete(object_key(sha256))
+
+    def clear_staging(self, before: datetime) -> int:
+        stale = [
+            entry["path"]
+            for page in obstore.list(self._backend, prefix=STAGING)
+            for entry in page
+            if entry["last_modified"] < before
+        ]
+        for key in stale:
+            self._delete(key)
+        return len(stale)
+
+    def check(self) -> None:
+        key = staging_key(f"check-{secrets.token_hex(8)}")
+        obstore.put(self._backend, key, b"ok")
+        self._delete(key)
+
+    def _delete(self, key: str) -> None:
+        try:
+            obstore.delete(self._backend, key)
+        except FileNotFoundError:
+            return
+
+    def _protect(self, key: str) -> None:
+        if self._root is not None:
+            path = self._root / key
+            path.chmod(0o600)
+            path.parent.chmod(0o700)
+
+
+def memory_store() -> ObjectStore:
+    """The same store with its bytes in memory: the double for tests."""
+    return ObjectStore(MemoryStore())
+
+
+def open_store(url: str) -> ObjectStore:
+    """The store behind a URL. A folder is made if it is missing, and closed to everybody else."""
+    if not url.startswith("file://"):
+        return ObjectStore(from_url(url))
+    root = Path(unquote(urlsplit(url).path))
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o700)
+    for folder in ("objects", "objects/sha256", "staging"):
+        (root / folder).mkdir(mode=0o700, exist_ok=True)
+        os.chmod(root / folder, 0o700)  # noqa: PTH101 - mkdir's mode is subject to the umask
+    return ObjectStore(LocalStore(root), root)
