@@ -1,0 +1,30 @@
+"""BasisConv: trained convolutional networks made small, by the network's own measured responses.
+
+Needs torch and numpy only. See docs/method.md for the formulas and where each of them is.
+"""
+
+from basisconv.cost import Costs, Layer, LayerCost, check_weights, count, describe
+from basisconv.errors import InfeasibleTarget, InvalidRequest, MalformedWeights, MethodError
+from basisconv.nn import BasisConv2d, BasisLinear, Factorized, Form, SeparableConv2d
+from basisconv.reasons import Reason
+from basisconv.surgery import replace_
+
+__all__ = [
+    "BasisConv2d",
+    "BasisLinear",
+    "Costs",
+    "Factorized",
+    "Form",
+    "InfeasibleTarget",
+    "InvalidRequest",
+    "Layer",
+    "LayerCost",
+    "MalformedWeights",
+    "MethodError",
+    "Reason",
+    "SeparableConv2d",
+    "check_weights",
+    "count",
+    "describe",
+    "replace_",
+]

@@ -1,0 +1,283 @@
+"""What a network costs, layer by layer, and which layers can become cheaper.
+
+MACs: one multiply-accumulate = 1, convolutions and linear layers, one image. Parameters: every float
+that training could change: weights, biases, batch norm's gamma and beta, and float constants of the
+graph; a batch norm's running statistics are measurements and are not counted (the usual figure:
+269,722 for CIFAR ResNet-20, 271,098 with them).
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from basisconv.errors import MalformedWeights
+from basisconv.nn import Factorized, Form
+from basisconv.reasons import Reason
+
+_KINDS: dict[type[nn.Module], str] = {
+    nn.Conv2d: "conv2d",
+    nn.Linear: "linear",
+    nn.Conv1d: "conv1d",
+    nn.Conv3d: "conv3d",
+    nn.ConvTranspose1d: "conv_transpose1d",
+    nn.ConvTranspose2d: "conv_transpose2d",
+    nn.ConvTranspose3d: "conv_transpose3d",
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the layer table; the fields are those of the REST contract, plus `calls`.
+
+    `max_rank` and `break_even_rank` are of the paper's form and per group; the pair is cheaper at ranks up
+    to and including `break_even_rank`. `output_size` is (H, W); for linear layers the positions the layer
+    runs on, (1, 1) for one.
+    """
+
+    name: str
+    kind: str
+    in_channels: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    groups: int
+    output_size: tuple[int, ...]
+    macs: int
+    params: int
+    max_rank: int
+    break_even_rank: int
+    compressible: bool
+    reason: str | None
+    calls: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer where it stands in the network: what the method needs beyond the table's row."""
+
+    layer: Layer
+    module: nn.Module
+    input_size: tuple[int, ...]
+
+    @property
+    def target(self) -> nn.Conv2d | nn.Linear:
+        """The module, known to be compressible."""
+        return cast(nn.Conv2d | nn.Linear, self.module)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """`learnable_params`: what remains to be learned when the basis filters stay frozen (the paper's way)."""
+
+    macs: int
+    params: int
+    learnable_params: int
+    layers: dict[str, LayerCost] = field(default_factory=dict)
+
+
+def break_even_rank(out_channels: int, inputs: int, groups: int = 1) -> int:
+    """Largest rank per group at which R(IK + O) < O * IK; 0 if there is none.
+
+    `inputs` is I*K of one group; `out_channels` of the whole layer.
+    """
+    outputs = out_channels // groups
+    return max(0, (outputs * inputs - 1) // (outputs + inputs))
+
+
+def describe(module: nn.Module, example: Tensor) -> list[Layer]:
+    """The layer table, in the order of execution. `example`: an input batch, N x C x H x W.
+
+    Layers that the forward pass does not reach are left out.
+    """
+    return [site.layer for site in sites(module, example)]
+
+
+def count(module: nn.Module, example: Tensor) -> Costs:
+    """Costs of an original or compressed network; `layers` holds each pair under the layer's own path."""
+    pairs = {path for path, child in module.named_modules() if isinstance(child, Factorized)}
+    layers: dict[str, LayerCost] = {}
+    for site in sites(module, example):
+        parent = site.layer.name.rpartition(".")[0]
+        path = parent if parent in pairs else site.layer.name
+        before = layers.get(path, LayerCost(0, 0))
+        layers[path] = LayerCost(before.macs + site.layer.macs, before.params + site.layer.params)
+    params = stored_params(module)
+    macs = sum(layer.macs for layer in layers.values())
+    return Costs(macs, params, params - _frozen_params(module), layers)
+
+
+def stored_params(module: nn.Module) -> int:
+    """Floats that training could change (see the top of this file); shared tensors count once."""
+    statistics = {
+        id(buffer)
+        for child in module.modules()
+        if isinstance(child, nn.modules.batchnorm._NormBase)  # noqa: SLF001 (the base of all its kinds)
+        for buffer in child.buffers(recurse=False)
+    }
+    tensors = [*module.parameters(), *(b for b in module.buffers() if id(b) not in statistics)]
+    return sum(t.numel() for t in tensors if t.is_floating_point())
+
+
+def _frozen_params(module: nn.Module) -> int:
+    pairs = (child for child in module.modules() if isinstance(child, Factorized) and child.freezes_first)
+    return sum(pair.first.weight.numel() for pair in pairs)
+
+
+def check_weights(module: nn.Module) -> None:
+    """Raise MalformedWeights naming the first layer that holds NaN or infinity."""
+    for path, child in module.named_modules():
+        for name, tensor in [*child.named_parameters(recurse=False), *child.named_buffers(recurse=False)]:
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                bad = int((~torch.isfinite(tensor)).sum())
+                raise MalformedWeights(path, f"{name} holds {bad} of {tensor.numel()} values NaN or infinite")
+
+
+def form_cost(site: Site, form: Form, rank: int, bias: bool) -> LayerCost:
+    """Exact MACs and parameters of a pair in the layer's place, at one image."""
+    layer, module = site.layer, site.module
+    outputs = layer.out_channels // layer.groups
+    inputs = _inputs_per_group(module)
+    positions = layer.macs // (layer.groups * outputs * inputs)
+    biases = layer.out_channels if bias else 0
+    if form == "basis":
+        weights = layer.groups * rank * (inputs + outputs)
+        return LayerCost(positions * weights, weights + biases)
+    axis = 0 if form == "kx1_1xk" else 1
+    first = rank * layer.in_channels * layer.kernel_size[axis]
+    second = rank * layer.out_channels * layer.kernel_size[1 - axis]
+    between = layer.output_size[axis] * site.input_size[1 - axis]  # the other axis is still untouched
+    return LayerCost(between * first + positions * second, first + second + biases)
+
+
+def _inputs_per_group(module: nn.Module) -> int:
+    return cast(nn.Conv2d | nn.Linear, module).weight[0].numel()
+
+
+def sites(module: nn.Module, example: Tensor) -> list[Site]:
+    """Every convolution and linear layer that the forward pass reaches, in order."""
+    paths = {child: path for path, child in module.named_modules() if isinstance(child, tuple(_KINDS))}
+    calls: Counter[nn.Module] = Counter()
+    sizes: dict[nn.Module, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    numel: Counter[nn.Module] = Counter()
+
+    def note(child: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        calls[child] += 1
+        numel[child] += output.numel() // example.shape[0]
+        sizes.setdefault(child, (tuple(inputs[0].shape), tuple(output.shape)))
+
+    with _hooked(paths, note), evaluating(module):
+        module(example)
+    users = Counter(id(child.weight) for child in sizes)
+    elsewhere = _direct_uses(module)
+    return [
+        _site(paths[child], child, shapes, numel[child], calls[child], users, elsewhere)
+        for child, shapes in sizes.items()
+    ]
+
+
+def _site(
+    path: str,
+    child: nn.Module,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    outputs: int,
+    calls: int,
+    users: Counter[int],
+    elsewhere: set[str],
+) -> Site:
+    kind = next(name for cls, name in _KINDS.items() if isinstance(child, cls))
+    linear = kind == "linear"
+    weight = cast(Tensor, child.weight)
+    groups = cast(int, getattr(child, "groups", 1))
+    transposed = kind.startswith("conv_transpose")
+    inputs = weight[0].numel()
+    in_channels = cast(int, child.in_features if linear else child.in_channels)
+    out_channels = cast(int, child.out_features if linear else child.out_channels)
+    per_output = in_channels // groups * prod(weight.shape[2:])
+    macs = _transposed_macs(shapes, weight, calls) if transposed else outputs * per_output
+    max_rank = min(out_channels // groups, inputs)
+    even = break_even_rank(out_channels, inputs, groups)
+    reason = _reason(child, kind, even)
+    if reason is None and calls > 1:
+        reason = Reason.CALLED_TWICE
+    if reason is None and (users[id(weight)] > 1 or f"{path}.weight" in elsewhere):
+        reason = Reason.SHARED_WEIGHTS
+    ones = (1, 1)
+    layer = Layer(
+        name=path,
+        kind=kind,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel_size=ones if linear else tuple(cast(tuple[int, ...], child.kernel_size)),
+        stride=ones if linear else tuple(cast(tuple[int, ...], child.stride)),
+        groups=groups,
+        output_size=(ones + shapes[1][1:-1])[-2:] if linear else shapes[1][2:],
+        macs=macs,
+        params=sum(p.numel() for p in child.parameters()),
+        max_rank=max_rank,
+        break_even_rank=even,
+        compressible=reason is None,
+        reason=reason.value if reason else None,
+        calls=calls,
+    )
+    return Site(layer, child, ones if linear else shapes[0][2:])
+
+
+def _reason(child: nn.Module, kind: str, even: int) -> Reason | None:
+    if kind not in ("conv2d", "linear"):
+        return Reason.UNSUPPORTED_KIND
+    if type(child) not in _KINDS or parametrize.is_parametrized(child):
+        return Reason.CUSTOM_LAYER
+    if even >= 1:
+        return None
+    groups = cast(int, getattr(child, "groups", 1))
+    if groups == 1:
+        return Reason.NEVER_CHEAPER
+    return Reason.DEPTHWISE if groups == child.in_channels else Reason.GROUPED_NEVER_PAYS
+
+
+def _transposed_macs(shapes: tuple[tuple[int, ...], tuple[int, ...]], weight: Tensor, calls: int) -> int:
+    """Each input value meets every tap: input positions x weights."""
+    return prod(shapes[0][2:]) * weight.numel() * calls
+
+
+def _direct_uses(module: nn.Module) -> set[str]:
+    """Weights that an fx graph reads itself, past their layer."""
+    if not isinstance(module, torch.fx.GraphModule):
+        return set()
+    return {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
+
+
+@contextmanager
+def _hooked(children: Any, hook: Any) -> Iterator[None]:
+    handles = [child.register_forward_hook(hook) for child in children]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; every submodule's own mode is put back."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for child, training in modes.items():
+            child.training = training

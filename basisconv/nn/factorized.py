@@ -1,0 +1,51 @@
+"""What all pairs have in common: two linear maps without anything between them."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Form = Literal["basis", "kx1_1xk", "1xk_kx1"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+
+class Factorized(nn.Module, ABC):
+    """Two layers that stand for one: ``forward(x) = second(first(x))``.
+
+    Only `second` carries a bias, so that zero padding before either stays exact.
+    """
+
+    freezes_first: ClassVar[bool]  # whether training "mixing" leaves `first` as it is
+
+    @property
+    @abstractmethod
+    def form(self) -> Form: ...
+
+    @property
+    @abstractmethod
+    def rank(self) -> int:
+        """Filters between the two layers, per group."""
+
+    @property
+    @abstractmethod
+    def first(self) -> nn.Conv2d | nn.Linear: ...
+
+    @property
+    @abstractmethod
+    def second(self) -> nn.Conv2d | nn.Linear: ...
+
+    @abstractmethod
+    def to_dense(self) -> nn.Conv2d | nn.Linear:
+        """The one layer that computes the same (exactly, up to rounding in float64)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.first(x))
+        return y
+
+
+@torch.no_grad()
+def assign(parameter: Tensor | None, value: Tensor | None) -> None:
+    """Copy a float64 result into a layer's own dtype and device."""
+    if parameter is not None and value is not None:
+        parameter.copy_(value.reshape(parameter.shape))

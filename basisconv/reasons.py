@@ -1,0 +1,40 @@
+"""Why a layer stays as it is: stable codes, each with its sentence."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Codes in `Layer.reason` (it can never pay) and `LayerOutcome.reason` (it did not this time)."""
+
+    DEPTHWISE = "depthwise"
+    GROUPED_NEVER_PAYS = "grouped_never_pays"
+    NEVER_CHEAPER = "never_cheaper"
+    UNSUPPORTED_KIND = "unsupported_kind"
+    CUSTOM_LAYER = "custom_layer"
+    SHARED_WEIGHTS = "shared_weights"
+    CALLED_TWICE = "called_more_than_once"
+    EXCLUDED = "excluded"
+    NOT_REQUESTED = "not_requested"
+    NOT_CHEAPER = "not_cheaper"
+    WITHIN_BUDGET = "kept_by_budget"
+    LINEAR = "linear_kept"
+
+    @property
+    def sentence(self) -> str:
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Reason.DEPTHWISE: "A depthwise convolution has one filter per channel: there is no basis to share.",
+    Reason.GROUPED_NEVER_PAYS: "Its groups are so narrow that a basis per group costs more at any rank.",
+    Reason.NEVER_CHEAPER: "Two layers would cost at least as much at any rank.",
+    Reason.UNSUPPORTED_KIND: "Only two-dimensional convolutions and linear layers are compressed.",
+    Reason.CUSTOM_LAYER: "Its weights are computed, or its class is not a plain convolution.",
+    Reason.SHARED_WEIGHTS: "Another layer uses the same weights.",
+    Reason.CALLED_TWICE: "The network runs this layer more than once on different inputs.",
+    Reason.EXCLUDED: "The request leaves this layer out.",
+    Reason.NOT_REQUESTED: "The request names ranks for other layers only.",
+    Reason.NOT_CHEAPER: "At this rank two layers would cost at least as much.",
+    Reason.WITHIN_BUDGET: "The budget is met at less harm by shrinking other layers.",
+    Reason.LINEAR: "The paper's rule is about convolutions; linear layers follow a budget or explicit ranks.",
+}
