@@ -1,0 +1,119 @@
+"""What every attempt at leased work needs: heartbeat, child, and writes that outlive hiccups."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
+
+from app.core.errors import Internal, OutOfMemory, Problem, ResourceLimit, TimeLimit
+from app.jobs import leases
+from app.jobs.tables import Job
+from worker import sandbox, scratch
+from worker.heartbeat import Heartbeat
+from worker.process import Child
+from worker.runtime import Runtime
+from worker.sandbox import Policy
+from worker.supervisor import Ending, Reporter, Watch, supervise
+
+T = TypeVar("T")
+CLAIM_SECONDS: Final = 10.0  # a database that just restarts costs no message
+RETRY_SECONDS: Final = 0.5
+AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)  # any other error would come again
+
+log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def beating(
+    runtime: Runtime, table: leases.Inspected | type[Job], resource_id: str, lease: leases.Lease
+) -> Iterator[Heartbeat]:
+    """Keep the lease for as long as the block lasts."""
+
+    def renew() -> str | None:
+        with runtime.sessions.begin() as session:
+            return leases.renew(session, table, resource_id, lease, runtime.clock.now())
+
+    def look() -> str | None:
+        with runtime.sessions() as session:
+            return leases.status_of(session, table, resource_id, lease.owner)
+
+    with Heartbeat(renew, look, runtime.settings.heartbeat_seconds, lease.seconds) as heartbeat:
+        yield heartbeat
+
+
+def persistently(work: Callable[[], T], is_over: Callable[[], bool]) -> T:
+    """Do something with the database, again and again while it is away, until `is_over` says to give up."""
+    while True:
+        try:
+            return work()
+        except AWAY as error:
+            if is_over():
+                raise
+            log.warning("database.retry", error=type(error).__name__)
+            time.sleep(RETRY_SECONDS)
+
+
+def in_transaction(
+    runtime: Runtime, work: Callable[[Session], T], is_over: Callable[[], bool] | None = None
+) -> T:
+    """Run `work` in one transaction, tried again while the database is away."""
+    end = time.monotonic() + CLAIM_SECONDS
+
+    def once() -> T:
+        with runtime.sessions.begin() as session:
+            return work(session)
+
+    return persistently(once, is_over or (lambda: time.monotonic() > end))
+
+
+def run_child(
+    runtime: Runtime,
+    folder: Path,
+    task: dict[str, Any],
+    policy: Policy,
+    heartbeat: Heartbeat,
+    reporter: Reporter,
+    seconds: float,
+) -> Ending:
+    """Give the folder to the child, start it and watch it to its end."""
+    watch = Watch(heartbeat, runtime.stopping, seconds, runtime.settings.grace_seconds, _say_missing)
+    scratch.give(folder, policy.uid)
+    environment = sandbox.environment(folder, runtime.threads, sandbox.outer_environment())
+    with Child(runtime.command, folder, environment, policy, task) as child:
+        return supervise(child, reporter, watch)
+
+
+_SAID: set[str] = set()  # once per process: every child of one worker misses the same
+
+
+def _say_missing(missing: list[str]) -> None:
+    for what in missing:
+        if what not in _SAID:
+            _SAID.add(what)
+            log.warning("sandbox.incomplete", missing=what)
+
+
+def output(folder: Path, name: object) -> Path:
+    """A file that the (now dead) child left: plain, in its folder, and not a link to somebody else's."""
+    text = str(name)
+    path = folder / text
+    if "/" in text or text.startswith(".") or path.is_symlink() or not path.is_file():
+        raise Internal(f"The child named {text[:100]!r} as its output, which is no plain file.")
+    if path.stat().st_nlink != 1:
+        raise Internal(f"The child's output {text[:100]!r} is linked from elsewhere.")
+    return path
+
+
+def as_inspection_problem(document: dict[str, Any]) -> dict[str, Any]:
+    """An upload that needs too much is rejected for that: it has no job that ran out of memory or time."""
+    code = document.get("code")
+    if code not in (OutOfMemory.code, TimeLimit.code):
+        return document
+    problem: Problem = ResourceLimit(str(document.get("detail", "")), limit=document.get("limit"))
+    return problem.document()

@@ -1,0 +1,71 @@
+"""The Celery application: a doorbell's other end. Two queues, pool `solo`, JSON, acknowledged early.
+
+Started as ``python -m celery -A worker.celery worker -P solo -Q quick`` (or ``-Q jobs``). It must import
+without torch: everything heavy happens in children. Settings are read when configuration is first used.
+"""
+
+from functools import cached_property
+from threading import Event
+from typing import Any
+
+from celery import Celery, signals
+
+from app.core.logging import configure_logging
+from app.core.settings import load_settings
+from worker.runtime import Runtime
+from worker.scratch import sweep
+
+
+def configuration() -> dict[str, Any]:
+    return {
+        "broker_url": load_settings().broker_url.get_secret_value(),
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_default_queue": "quick",
+        # Early: the lease in the database, not the broker, brings back what a lost worker had.
+        "task_acks_late": False,
+        "worker_prefetch_multiplier": 1,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # for ever: a worker waits for its broker
+        "broker_transport_options": {
+            "visibility_timeout": 60,  # a message is acknowledged within milliseconds, or its worker is dead
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,  # kombu's 10 means a look every 100 s
+            "socket_keepalive": True,
+        },
+        "worker_hijack_root_logger": False,
+    }
+
+
+class WorkerApp(Celery):  # type: ignore[misc]
+    """Celery with what its tasks need: one runtime per process, and the flag of a stop that was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__("basisconv", include=["worker.tasks"], set_as_current=True)
+        self.stopping = Event()
+        self.add_defaults(configuration)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        return Runtime.build(load_settings(), self.stopping)
+
+
+app = WorkerApp()
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def _log(**_: Any) -> None:
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format)
+
+
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
+def _start(**_: Any) -> None:
+    sweep(app.runtime.scratch_root)
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop(**_: Any) -> None:
+    # solo waits for the task's end: the supervisor looks at this flag and hands its job back
+    app.stopping.set()

@@ -1,0 +1,70 @@
+"""A lease kept alive in a thread, so that no slow download, hash or write lets it run out."""
+
+import time
+from collections.abc import Callable
+from threading import Event, Thread
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+POLL_SECONDS: Final = 0.5  # how often the row is looked at: a cancel is seen within this time
+
+log = structlog.get_logger(__name__)
+
+
+class Heartbeat:
+    """Renews every `heartbeat_seconds` and looks at the row in between.
+
+    `renew` and `look` give the row's status, or None when the lease is somebody else's. A database that is
+    away is asked again until the lease has run out by our own clock.
+    """
+
+    def __init__(
+        self,
+        renew: Callable[[], str | None],
+        look: Callable[[], str | None],
+        heartbeat_seconds: float,
+        lease_seconds: float,
+    ) -> None:
+        self._renew = renew
+        self._look = look
+        self._every = heartbeat_seconds
+        self._lease_seconds = lease_seconds
+        self._stop = Event()
+        self._renewed = time.monotonic()
+        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
+        self.status: str | None = None  # as last seen
+        self.lost = Event()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def lease_is_over(self) -> bool:
+        return time.monotonic() - self._renewed >= self._lease_seconds
+
+    def _run(self) -> None:
+        while not self._stop.wait(min(POLL_SECONDS, self._every)) and not self.lost.is_set():
+            try:
+                self._beat()
+            except SQLAlchemyError as error:
+                log.warning("heartbeat.missed", error=type(error).__name__)
+                if self.lease_is_over():
+                    self.lost.set()
+
+    def _beat(self) -> None:
+        began = time.monotonic()
+        due = began - self._renewed >= self._every
+        self.status = self._renew() if due else self._look()
+        if self.status is None:
+            self.lost.set()
+        elif due:
+            self._renewed = began

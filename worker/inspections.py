@@ -1,0 +1,182 @@
+"""Inspection of an upload: claim, child, canonical form into the store, ready or rejected."""
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Protocol
+
+import structlog
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from app.core.errors import Internal, Problem
+from app.core.queue import TaskName
+from app.datasets.tables import Dataset
+from app.jobs import leases
+from app.models.tables import Model
+from app.storage.references import lock_object
+from worker import attempt
+from worker.heartbeat import Heartbeat
+from worker.reporting import SilentReporter
+from worker.runtime import Runtime
+from worker.sandbox import Policy
+from worker.scratch import scratch_folder
+from worker.supervisor import Ending
+
+UPLOAD: Final = "upload"
+CANONICAL: Final = "canonical"
+FILE_BYTES: Final = 64_000_000_000  # a canonical data set; as much as an archive may unpack to
+
+log = structlog.get_logger(__name__)
+
+
+class Inspected(BaseModel):
+    """What an inspector answers, as far as the database relies on it."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    canonical: str
+    details: dict[str, Any] = {}
+
+
+class InspectedModel(Inspected):
+    input: dict[str, Any]
+    summary: dict[str, Any]
+    layers: Annotated[list[dict[str, Any]], Field(max_length=100_000)]
+
+
+class InspectedDataset(Inspected):
+    examples: dict[str, int]
+    classes: int | None
+    image: list[int] | None
+    labelled: bool
+
+
+class Inspection(Protocol):
+    """The two kinds of inspection."""
+
+    table: leases.Inspected
+    task: TaskName
+    answer: type[Inspected]
+
+    def describe(self, row: Any, runtime: Runtime, /) -> dict[str, Any]: ...
+
+
+class _ModelInspection:
+    table: leases.Inspected = Model
+    task: TaskName = "worker.inspect_model"
+    answer: type[Inspected] = InspectedModel
+
+    def describe(self, row: Model, _: Runtime, /) -> dict[str, Any]:
+        return {"task": "inspect_model", "format": row.format, "input": row.requested_input}
+
+
+class _DatasetInspection:
+    table: leases.Inspected = Dataset
+    task: TaskName = "worker.inspect_dataset"
+    answer: type[Inspected] = InspectedDataset
+
+    def describe(self, row: Dataset, runtime: Runtime, /) -> dict[str, Any]:
+        return {
+            "task": "inspect_dataset",
+            "format": row.format,
+            "classes": row.requested_classes,
+            "max_images": runtime.settings.max_dataset_images,
+            "max_image_pixels": runtime.settings.max_image_pixels,
+        }
+
+
+def inspect_model(runtime: Runtime, model_id: str) -> None:
+    _inspect(runtime, model_id, _ModelInspection())
+
+
+def inspect_dataset(runtime: Runtime, dataset_id: str) -> None:
+    _inspect(runtime, dataset_id, _DatasetInspection())
+
+
+def _inspect(runtime: Runtime, resource_id: str, kind: Inspection) -> None:
+    lease = runtime.new_lease()
+    row = attempt.in_transaction(
+        runtime,
+        lambda s: leases.claim_inspection(s, kind.table, resource_id, lease, runtime.clock.now()),
+    )
+    if row is None:
+        log.info("inspection.not_claimed", resource=resource_id)
+        return
+    log.info("inspection.started", resource=resource_id, attempt=row.attempt)
+    with attempt.beating(runtime, kind.table, resource_id, lease) as heartbeat:
+        try:
+            _attempt(runtime, row, kind, lease.owner, heartbeat)
+        except Exception as error:
+            log.exception("inspection.attempt_failed", resource=resource_id)
+            reason = f"its worker met an error ({type(error).__name__})"
+            _end(runtime, row, kind, lease.owner, heartbeat, Ending("lost", reason=reason))
+
+
+def _attempt(
+    runtime: Runtime, row: Model | Dataset, kind: Inspection, owner: str, heartbeat: Heartbeat
+) -> None:
+    settings = runtime.settings
+    policy = Policy(
+        address_bytes=settings.inspection_bytes,
+        file_bytes=FILE_BYTES,
+        cpu_seconds=int(settings.inspection_seconds * runtime.threads) + 60,
+        uid=runtime.uid,
+    )
+    with scratch_folder(runtime.scratch_root, row.id) as folder:
+        runtime.store.download_to(row.sha256, folder / UPLOAD)
+        task = kind.describe(row, runtime) | {"file": UPLOAD, "canonical": CANONICAL}
+        ending = attempt.run_child(
+            runtime, folder, task, policy, heartbeat, SilentReporter(), settings.inspection_seconds
+        )
+        values = None
+        if ending.kind == "result":
+            ending, values = _accept(runtime, folder, kind, ending)
+        _end(runtime, row, kind, owner, heartbeat, ending, values)
+
+
+def _accept(
+    runtime: Runtime, folder: Path, kind: Inspection, ending: Ending
+) -> tuple[Ending, dict[str, Any] | None]:
+    """Check the answer and store the canonical form; the columns to write, or a problem."""
+    try:
+        answer = kind.answer.model_validate(ending.document)
+        blob = runtime.store.put_file(attempt.output(folder, answer.canonical))
+    except (ValueError, Problem) as error:
+        log.warning("inspection.bad_answer", error=str(error)[:2000])
+        problem = Internal("The inspector gave an answer that cannot be used.").document()
+        return Ending("problem", problem), None
+    return ending, {"canonical_sha256": blob.sha256} | answer.model_dump(exclude={"canonical"})
+
+
+def _end(
+    runtime: Runtime,
+    row: Model | Dataset,
+    kind: Inspection,
+    owner: str,
+    heartbeat: Heartbeat,
+    ending: Ending,
+    values: dict[str, Any] | None = None,
+) -> None:
+    def write(session: Session) -> object:
+        now = runtime.clock.now()
+        match ending.kind:
+            case "result" if values is not None:
+                lock_object(session, values["canonical_sha256"])
+                columns = values | {"status": "ready", "error": None}
+                return leases.finish_inspection(session, kind.table, row.id, owner, columns)
+            case "problem":
+                error = attempt.as_inspection_problem(ending.document or {})
+                columns = {"status": "rejected", "error": error}
+                return leases.finish_inspection(session, kind.table, row.id, owner, columns)
+            case "stopped":
+                return leases.hand_back_inspection(session, kind.table, row.id, owner)
+            case "lost":
+                return leases.lose_inspection(
+                    session, kind.table, row.id, owner, runtime.retries, ending.reason, now
+                )
+            case _:
+                return None  # deleted, or somebody else's: nothing of ours to say
+
+    outcome = attempt.in_transaction(runtime, write, heartbeat.lease_is_over)
+    log.info("inspection.ended", resource=row.id, ending=ending.kind, outcome=str(outcome))
+    if ending.kind == "stopped" and outcome:
+        runtime.doorbell.ring(kind.task, row.id)

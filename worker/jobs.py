@@ -1,0 +1,241 @@
+"""One attempt at a job: claim, inputs, child, outputs, end. The pipeline itself runs in the child."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.artifacts.tables import Artifact
+from app.core.errors import Internal, Problem
+from app.core.ids import new_id
+from app.datasets.tables import Dataset
+from app.jobs import leases
+from app.jobs.states import JobStatus
+from app.jobs.tables import Job
+from app.models.tables import Model
+from app.storage.references import lock_object
+from app.storage.store import Blob
+from worker import attempt
+from worker.cache import DiskCache, sized_name
+from worker.heartbeat import Heartbeat
+from worker.reporting import JobReporter
+from worker.runtime import Runtime
+from worker.sandbox import Policy
+from worker.scratch import scratch_folder
+from worker.supervisor import Ending
+
+MODEL: Final = "model"
+DATASET: Final = "dataset"
+SIZED: Final = "sized"  # the data set decoded at the network's size
+FILE_BYTES: Final = 256_000_000_000
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A job under our lease with what it works on."""
+
+    job: Job
+    model: Model
+    dataset: Dataset | None
+    lease: leases.Lease
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file of the child's that lies in the store, but has no row yet."""
+
+    entry: dict[str, Any]
+    blob: Blob
+    path: Path
+
+
+def run_job(runtime: Runtime, job_id: str) -> None:
+    lease = runtime.new_lease()
+    claimed = attempt.in_transaction(runtime, lambda session: _claim(runtime, session, job_id, lease))
+    if claimed is None:
+        log.info("job.not_claimed", job=job_id)
+        return
+    runtime.waker.wake(job_id)
+    log.info("job.started", job=job_id, attempt=claimed.job.attempt)
+    with attempt.beating(runtime, Job, job_id, lease) as heartbeat:
+        try:
+            _attempt(runtime, claimed, heartbeat)
+        except Exception as error:
+            log.exception("job.attempt_failed", job=job_id)
+            reason = f"its worker met an error ({type(error).__name__})"
+            _end(runtime, claimed, heartbeat, Ending("lost", reason=reason), [])
+
+
+def _claim(runtime: Runtime, session: Session, job_id: str, lease: leases.Lease) -> Claimed | None:
+    job = leases.claim_job(session, job_id, lease, runtime.clock.now())
+    if job is None:
+        return None
+    model = session.scalars(select(Model).where(Model.id == job.model_id)).one()
+    dataset = session.get(Dataset, job.dataset_id) if job.dataset_id is not None else None
+    return Claimed(job, model, dataset, lease)
+
+
+def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
+    settings, job = runtime.settings, claimed.job
+    reporter = JobReporter(runtime, job.id, claimed.lease.owner)
+    with scratch_folder(runtime.scratch_root, job.id) as folder:
+        cached = _fetch_inputs(runtime, claimed, folder)
+        policy = Policy(
+            address_bytes=settings.job_bytes if settings.device == "cpu" else 0,
+            file_bytes=FILE_BYTES,
+            uid=runtime.uid,
+        )
+        task = _task(runtime, claimed)
+        ending = attempt.run_child(runtime, folder, task, policy, heartbeat, reporter, settings.job_seconds)
+        reporter.write()
+        if not cached:
+            _keep_sized(runtime, claimed, folder)
+        outputs: list[Output] = []
+        if ending.kind == "result":
+            ending, outputs = _store_outputs(runtime, folder, ending)
+        _end(runtime, claimed, heartbeat, ending, outputs)
+
+
+def _cache(runtime: Runtime) -> DiskCache:
+    return DiskCache(runtime.cache_root, runtime.settings.cache_bytes)
+
+
+def _fetch_inputs(runtime: Runtime, claimed: Claimed, folder: Path) -> bool:
+    """Put the canonical network and data set into the folder; whether the decoded data set was there too."""
+    model, dataset = claimed.model, claimed.dataset
+    runtime.store.download_to(_canonical(model), folder / MODEL)
+    if dataset is None:
+        return False
+    sha256, cache = _canonical(dataset), _cache(runtime)
+    cache.fetch(sha256, folder / DATASET, lambda path: runtime.store.download_to(sha256, path))
+    return cache.lend(sized_name(sha256, model.input or {}), folder / SIZED)
+
+
+def _canonical(row: Model | Dataset) -> str:
+    if row.canonical_sha256 is None:
+        raise Internal(f"{row.id} is {row.status} and has no canonical form.")
+    return row.canonical_sha256
+
+
+def _keep_sized(runtime: Runtime, claimed: Claimed, folder: Path) -> None:
+    sized = folder / SIZED
+    if claimed.dataset is None or not sized.is_file() or sized.is_symlink():
+        return
+    name = sized_name(_canonical(claimed.dataset), claimed.model.input or {})
+    try:
+        _cache(runtime).keep(name, sized)
+    except OSError as error:  # a full disk must not cost a finished job its result
+        log.warning("cache.not_kept", error=str(error))
+
+
+def _task(runtime: Runtime, claimed: Claimed) -> dict[str, Any]:
+    model, dataset = claimed.model, claimed.dataset
+    task: dict[str, Any] = {
+        "task": "run_job",
+        "options": claimed.job.options,
+        "model": {
+            "file": MODEL,
+            "format": model.format,
+            "input": model.input,
+            "summary": model.summary,
+            "layers": model.layers,
+            "details": model.details,
+            "name": model.name,
+        },
+        "dataset": None,
+        "device": runtime.settings.device,
+        "threads": runtime.threads,
+        "bytes_original": model.bytes,
+    }
+    if dataset is not None:
+        about = {"classes": dataset.classes, "labelled": dataset.labelled, "examples": dataset.examples}
+        task["dataset"] = about | {"file": DATASET, "cache": SIZED, "name": dataset.name}
+    return task
+
+
+def _store_outputs(runtime: Runtime, folder: Path, ending: Ending) -> tuple[Ending, list[Output]]:
+    """Put the files that the result names into the store; a result with no such files is a problem."""
+    result = ending.document or {}
+    try:
+        entries = [*result.get("exports", []), *result.pop("attachments", [])]
+        outputs = []
+        for entry in entries:
+            path = attempt.output(folder, entry["file"])
+            outputs.append(Output(entry, runtime.store.put_file(path), path))
+    except (KeyError, TypeError, Problem) as error:
+        log.warning("job.bad_result", error=str(error)[:2000])
+        return Ending("problem", Internal("The job's child named files that are not there.").document()), []
+    return ending, outputs
+
+
+def _end(
+    runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat, ending: Ending, outputs: list[Output]
+) -> None:
+    """Write how the attempt ended, by compare-and-set, as long as the lease is ours."""
+    if ending.kind == "lease_lost":
+        log.warning("job.lease_lost", job=claimed.job.id)
+        return
+    status = attempt.in_transaction(
+        runtime,
+        lambda session: _write_end(runtime, session, claimed, ending, outputs),
+        heartbeat.lease_is_over,
+    )
+    log.info("job.ended", job=claimed.job.id, ending=ending.kind, status=status, reason=ending.reason)
+    runtime.waker.wake(claimed.job.id)
+    if ending.kind == "stopped" and status == JobStatus.QUEUED:
+        runtime.doorbell.ring("worker.run_job", claimed.job.id)
+
+
+def _write_end(
+    runtime: Runtime, session: Session, claimed: Claimed, ending: Ending, outputs: list[Output]
+) -> JobStatus | None:
+    job_id, owner, now = claimed.job.id, claimed.lease.owner, runtime.clock.now()
+    document = ending.document or {}
+    if ending.kind == "stopped":
+        return leases.hand_back_job(session, job_id, owner, now)
+    if ending.kind == "lost":
+        return leases.lose_job(session, job_id, owner, runtime.retries, ending.reason, now)
+    if ending.kind == "problem" and leases.fail_job(session, job_id, owner, document, now):
+        return JobStatus.FAILED
+    if ending.kind == "result":
+        artifacts = _artifacts(claimed, outputs, now)
+        if leases.succeed_job(session, job_id, owner, document, now):
+            _keep_objects(runtime, session, outputs)
+            session.add_all(artifacts)
+            return JobStatus.SUCCEEDED
+    return JobStatus.CANCELLED if leases.cancel_job(session, job_id, owner, now) else None
+
+
+def _artifacts(claimed: Claimed, outputs: list[Output], now: datetime) -> list[Artifact]:
+    """Rows for what lies in the store; the result's exports get their ids, hashes and sizes."""
+    artifacts = []
+    for entry, blob in ((output.entry, output.blob) for output in outputs):
+        artifact = Artifact(
+            id=new_id("artifact", now),
+            owner_id=claimed.job.owner_id,
+            job_id=claimed.job.id,
+            format=entry["format"],
+            name=entry["name"],
+            bytes=blob.bytes,
+            sha256=blob.sha256,
+            media_type=entry["media_type"],
+            created_at=now,
+        )
+        entry.pop("file", None)
+        entry.update(artifact=artifact.id, sha256=blob.sha256, bytes=blob.bytes)
+        artifacts.append(artifact)
+    return artifacts
+
+
+def _keep_objects(runtime: Runtime, session: Session, outputs: list[Output]) -> None:
+    """Hold the objects until the rows that name them are there; all workers take the locks in one order."""
+    for output in sorted(outputs, key=lambda output: output.blob.sha256):
+        lock_object(session, output.blob.sha256)
+        if not runtime.store.exists(output.blob.sha256):  # deleted with its last row since we stored it
+            runtime.store.put_file(output.path)

@@ -1,0 +1,56 @@
+"""Whatever a child's work raises, as a problem document with a stable code."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app.core.errors import BY_CODE, Internal, OutOfMemory, Problem
+
+# How torch's CPU allocator, ONNX Runtime, the C library and C++ say that memory is used up.
+_MEMORY: Final = (
+    "can't allocate memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "bad allocation",
+    "bad_alloc",
+    "out of memory",
+    "unable to allocate",
+)
+
+
+def as_problem(error: BaseException, task: Mapping[str, Any]) -> Problem:
+    """Our own refusals as they are, the method's with public layer names, lack of memory by its signs."""
+    if isinstance(error, Problem):
+        return error
+    if is_out_of_memory(error):
+        return OutOfMemory(
+            f"The work needed more memory than there is: {_first_line(error)}",
+            hint="A smaller batch_size, smaller images or fewer of them need less.",
+        )
+    if hasattr(error, "code") and hasattr(
+        error, "detail"
+    ):  # basisconv's MethodError, without importing torch
+        return _from_method(error, task)
+    return Internal(f"The worker met an unexpected {type(error).__name__}: {_first_line(error)}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch.cuda's
+        return True
+    text = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError)) and any(sign in text for sign in _MEMORY)
+
+
+def _from_method(error: Any, task: Mapping[str, Any]) -> Problem:
+    cls = BY_CODE.get(str(error.code), Internal)
+    return cls(
+        str(error.detail),
+        hint=error.hint,
+        layer=getattr(error, "public_layer", None) or error.layer,
+        achievable=error.achievable,
+        **({"task": task["task"]} if cls is Internal else {}),
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:300]

@@ -1,0 +1,153 @@
+"""What a job's child says, written to the database in small transactions, each followed by a ring."""
+
+import time
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from app.jobs import events
+from app.jobs.leases import ACTIVE
+from app.jobs.tables import Job, JobMetric
+from worker.messages import MetricMessage, ProgressMessage, Said, StageMessage, WarningMessage
+from worker.runtime import Runtime
+
+FLUSH_SECONDS: Final = 0.5  # stages go at once, the rest waits for company
+PROGRESS_SECONDS: Final = 1.0  # between two progress events
+PROGRESS_STEP: Final = 0.01  # of the fraction; a slower job's progress event comes every 10 s
+PROGRESS_SILENCE_SECONDS: Final = 10.0
+# A child that says more than this is broken or hostile: its words are dropped, its work goes on.
+MOST_POINTS: Final = 100_000
+MOST_EVENTS: Final = 20_000
+MOST_WAITING: Final = 10_000  # while the database is away
+
+log = structlog.get_logger(__name__)
+
+
+class JobReporter:
+    """Stages, progress, metrics and warnings of one attempt."""
+
+    def __init__(self, runtime: Runtime, job_id: str, owner: str) -> None:
+        self._runtime = runtime
+        self._job_id = job_id
+        self._owner = owner
+        self._waiting: list[Said] = []
+        self._warnings: list[dict[str, Any]] = []
+        self._stage: str | None = None
+        self._points = 0
+        self._events = 0
+        self._flushed = self._progress_at = -PROGRESS_SILENCE_SECONDS
+        self._progress_fraction = -1.0
+        self._urgent = False
+
+    def take(self, said: Said) -> None:
+        if len(self._waiting) < MOST_WAITING:
+            self._waiting.append(said)
+            self._urgent = self._urgent or isinstance(said, StageMessage)
+
+    def flush(self) -> None:
+        now = time.monotonic()
+        if self._waiting and (self._urgent or now - self._flushed >= FLUSH_SECONDS):
+            self.write()
+
+    def write(self) -> None:
+        """Write everything now. A database that is away is tried again at the next call."""
+        self._flushed = time.monotonic()
+        kept = (self._stage, list(self._warnings), self._points, self._events)
+        try:
+            with self._runtime.sessions.begin() as session:
+                self._write(session, self._runtime.clock.now())
+        except SQLAlchemyError as error:
+            self._stage, self._warnings, self._points, self._events = kept
+            log.warning("report.delayed", job=self._job_id, error=type(error).__name__)
+            return
+        self._waiting.clear()
+        self._urgent = False
+        self._runtime.waker.wake(self._job_id)
+
+    def _write(self, session: Session, now: datetime) -> None:
+        values = self._values()
+        ours = update(Job).where(
+            Job.id == self._job_id, Job.lease_owner == self._owner, Job.status.in_(ACTIVE)
+        )
+        if session.scalar(ours.values(**values).returning(Job.id)) is None:
+            return  # the lease is somebody else's; the heartbeat finds out as well
+        self._write_events(session, now)
+        self._write_metrics(session, now)
+
+    def _values(self) -> dict[str, Any]:
+        """The row's new columns; the id alone when there are none, so that the row is locked and checked."""
+        values: dict[str, Any] = {"id": self._job_id}
+        for said in self._waiting:
+            if isinstance(said, StageMessage):
+                values["stage"] = said.stage.value
+            elif isinstance(said, ProgressMessage):
+                values["progress"] = _progress(said)
+            elif isinstance(said, WarningMessage):
+                self._warnings.append(said.model_dump(exclude={"type"}, exclude_none=True))
+                values["warnings"] = self._warnings[:1000]
+        return values
+
+    def _write_events(self, session: Session, now: datetime) -> None:
+        for said in self._waiting:
+            if isinstance(said, StageMessage):
+                self._stage = said.stage.value
+                self._event(session, "stage", self._stage, {}, now)
+            elif isinstance(said, ProgressMessage) and self._is_due(said):
+                self._event(session, "progress", said.message, _progress(said), now)
+            elif isinstance(said, WarningMessage):
+                document = said.model_dump(exclude={"type"}, exclude_none=True)
+                self._event(session, "warning", said.detail, document, now)
+            elif isinstance(said, MetricMessage):
+                document = said.model_dump(exclude={"type"})
+                self._event(session, "metric", f"{said.name} {said.value:.6g}", document, now)
+
+    def _is_due(self, said: ProgressMessage) -> bool:
+        silence = time.monotonic() - self._progress_at
+        moved = abs(said.fraction - self._progress_fraction) >= PROGRESS_STEP
+        if silence < PROGRESS_SECONDS or not (moved or silence >= PROGRESS_SILENCE_SECONDS):
+            return False
+        self._progress_at, self._progress_fraction = time.monotonic(), said.fraction
+        return True
+
+    def _event(
+        self, session: Session, kind: events.EventType, message: str, data: dict[str, Any], now: datetime
+    ) -> None:
+        self._events += 1
+        if self._events <= MOST_EVENTS:
+            events.append(session, self._job_id, kind, self._stage, message, data, now)
+
+    def _write_metrics(self, session: Session, now: datetime) -> None:
+        points = {(m.name, m.step): m for m in self._waiting if isinstance(m, MetricMessage)}
+        self._points += len(points)
+        if not points or self._points > MOST_POINTS:
+            return
+        rows = [
+            {"job_id": self._job_id, "name": m.name, "step": m.step, "value": m.value, "at": now}
+            for m in points.values()
+        ]
+        statement = insert(JobMetric).values(rows)
+        session.execute(
+            statement.on_conflict_do_update(
+                index_elements=["job_id", "name", "step"],
+                set_={"value": statement.excluded.value, "at": statement.excluded.at},
+            )
+        )
+
+
+def _progress(said: ProgressMessage) -> dict[str, Any]:
+    return said.model_dump(include={"fraction", "epoch", "eta_seconds"}, exclude_none=True)
+
+
+class SilentReporter:
+    """For inspections, which have no events."""
+
+    def take(self, said: Said) -> None:
+        """Nobody follows an inspection."""
+
+    def flush(self) -> None:
+        """There is nothing to write."""

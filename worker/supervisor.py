@@ -1,0 +1,141 @@
+"""Watches one child until it has a result or must not go on, and says which."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+from typing import Any, Final, Literal, Protocol
+
+import structlog
+
+from app.core.errors import OutOfMemory, Problem, TimeLimit, problem_from
+from worker.heartbeat import Heartbeat
+from worker.messages import NotAMessage, ProblemMessage, ResultMessage, Said, SandboxMessage, parse
+from worker.process import Child, TooMuchSaid
+
+TICK_SECONDS: Final = 0.2
+EXIT_SECONDS: Final = 10.0  # from the last line to the end of the process
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child's work ended, before the database hears of it."""
+
+    kind: Literal["result", "problem", "lost", "cancelled", "stopped", "lease_lost"]
+    document: dict[str, Any] | None = None  # the result, or the problem
+    reason: str = ""  # of a lost child
+
+
+class Reporter(Protocol):
+    """Takes what a child says on its way to the database."""
+
+    def take(self, said: Said) -> None: ...
+
+    def flush(self) -> None:
+        """Write what is due; never raises for a database that is away."""
+        ...
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the supervisor looks at while a child works."""
+
+    heartbeat: Heartbeat
+    stopping: Event
+    seconds: float  # the time limit
+    grace_seconds: float
+    on_missing: Callable[[list[str]], None]
+
+
+def supervise(child: Child, reporter: Reporter, watch: Watch) -> Ending:
+    """Read the child to its end, or end it. The child is dead when this returns."""
+    deadline = time.monotonic() + watch.seconds
+    try:
+        while True:
+            ending = _listen(child, reporter, watch) or _must_end(child, reporter, watch, deadline)
+            reporter.flush()
+            if ending is not None:
+                return ending
+    except (NotAMessage, TooMuchSaid) as error:
+        log.warning("child.talks_nonsense", error=str(error)[:500])
+        return Ending("lost", reason="its process wrote something that is no message")
+    finally:
+        child.kill()
+
+
+def _listen(child: Child, reporter: Reporter, watch: Watch) -> Ending | None:
+    for line in child.lines(TICK_SECONDS):
+        said = parse(line)
+        if isinstance(said, ResultMessage):
+            child.wait(EXIT_SECONDS)
+            return Ending("result", said.result)
+        if isinstance(said, ProblemMessage):
+            return Ending("problem", problem_from(said.problem).document())
+        if isinstance(said, SandboxMessage):
+            watch.on_missing(said.missing)
+        else:
+            reporter.take(said)
+    return _lost(child) if child.closed else None
+
+
+def _lost(child: Child) -> Ending:
+    """The pipe ended without a last word. A child that closed it and lives on has left the protocol too."""
+    child.wait(EXIT_SECONDS)
+    child.kill()
+    if child.ran_out_of_memory():
+        return Ending("problem", out_of_memory(child.ending()).document())
+    tail = child.stderr_tail.decode("utf-8", "replace")
+    log.warning("child.lost", ending=child.ending(), stderr=tail)
+    return Ending("lost", reason=child.ending())
+
+
+def _must_end(child: Child, reporter: Reporter, watch: Watch, deadline: float) -> Ending | None:
+    if watch.heartbeat.lost.is_set():
+        return Ending("lease_lost")
+    if watch.heartbeat.status == "cancelling":
+        return Ending("cancelled")
+    if time.monotonic() > deadline:
+        return Ending("problem", _time_limit(watch.seconds).document())
+    if watch.stopping.is_set():
+        return _stop(child, reporter, watch)
+    return None
+
+
+def _stop(child: Child, reporter: Reporter, watch: Watch) -> Ending:
+    """The worker stops: ask the child, and take a result that comes within the grace all the same."""
+    child.ask_to_stop()
+    end = time.monotonic() + watch.grace_seconds
+    while time.monotonic() < end and not watch.heartbeat.lost.is_set():
+        ending = _listen_stopping(child, reporter, watch)
+        if ending is not None:
+            return ending
+    return Ending("stopped")
+
+
+def _listen_stopping(child: Child, reporter: Reporter, watch: Watch) -> Ending | None:
+    for line in child.lines(TICK_SECONDS):
+        said = parse(line)
+        if isinstance(said, ResultMessage):
+            return Ending("result", said.result)
+        if not isinstance(said, (ProblemMessage, SandboxMessage)):
+            reporter.take(said)
+    if watch.heartbeat.status == "cancelling":
+        return Ending("cancelled")
+    return Ending("stopped") if child.closed else None
+
+
+def _time_limit(seconds: float) -> Problem:
+    return TimeLimit(
+        f"The work took longer than {seconds:,.0f} s, which is the limit of this server.",
+        hint="Ask for fewer epochs or less data, or have the limit raised.",
+        limit=seconds,
+    )
+
+
+def out_of_memory(what: str) -> Problem:
+    return OutOfMemory(
+        f"The work needed more memory than there is: {what}.",
+        hint="A smaller batch_size, smaller images or fewer of them need less.",
+    )
