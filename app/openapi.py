@@ -1,4 +1,4 @@
-"""``python -m app.openapi > docs/openapi.json``: the REST contract as a file, so that a change shows in review."""
+"""``python -m app.openapi > docs/openapi.json``: the REST contract as a file."""
 
 import json
 import sys

@@ -3,12 +3,14 @@
 from fastapi import APIRouter
 
 from app.api import docs, health
+from app.artifacts import endpoints as artifacts
 from app.datasets import endpoints as datasets
+from app.jobs import endpoints as jobs
 from app.keys import endpoints as keys
 from app.models import endpoints as models
 
 router = APIRouter()
-for part in (health, docs, models, datasets, keys):
+for part in (health, docs, models, datasets, jobs, artifacts, keys):
     router.include_router(part.router)
 
 # Bodies that endpoints stream themselves, under limits of their own.

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 def redis_url(broker_url: str) -> str:
-    """The broker's URL as redis-py wants it: Celery writes ``redis+socket://…?virtual_host=1`` for sockets."""
+    """The URL as redis-py wants it; for sockets Celery writes ``redis+socket://…?virtual_host=1``."""
     if broker_url.startswith("redis+socket://"):
         return "unix://" + broker_url.removeprefix("redis+socket://").replace("virtual_host=", "db=")
     return broker_url

@@ -33,8 +33,8 @@ class Metrics:
             ["task"],
             registry=self.registry,
         )
-        self.streams_open = Counter(
-            "basisconv_event_streams", "Event streams opened.", registry=self.registry
+        self.streams_opened = Counter(
+            "basisconv_event_streams_opened", "Event streams opened.", registry=self.registry
         )
 
     def text(self) -> bytes:

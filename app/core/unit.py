@@ -96,11 +96,11 @@ def get_services(request: Request) -> Services:
 
 
 def request_unit(request: Request) -> Iterator[Unit]:
-    """The request's unit. Opened without a connection: a thread that waits for one must not hold another's."""
+    """The request's unit. Opened without a connection: no request holds one while it waits for a thread."""
     with transaction(get_services(request)) as unit:
         yield unit
 
 
 ServicesOf = Annotated[Services, Depends(get_services)]
-# scope="function": the commit comes before the answer, so a client never reads a promise that was rolled back.
+# scope="function": the commit comes before the answer; a client never reads what was rolled back.
 UnitOfWork = Annotated[Unit, Depends(request_unit, scope="function")]

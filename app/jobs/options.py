@@ -3,9 +3,14 @@
 Field names and meanings are the REST contract's. Unknown fields are refused with their place.
 """
 
-from typing import Annotated, Any, Literal, get_args
+import json
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from app.core.schemas import storable
+
+METADATA_BYTES: Final = 16_000
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Rank = Annotated[int, Field(ge=1)]
@@ -116,6 +121,19 @@ class JobCreate(JobOptions):
     dataset: str | None = None
     name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     metadata: dict[str, Any] = Field({}, description="Yours; given back as it was, at most 16 kB of JSON.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def can_be_stored(cls, body: Any) -> Any:
+        return storable(body)
+
+    @field_validator("metadata")
+    @classmethod
+    def is_small(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        size = len(json.dumps(metadata, ensure_ascii=False).encode())
+        if size > METADATA_BYTES:
+            raise ValueError(f"has {size:,} bytes of JSON; at most {METADATA_BYTES:,} are kept")
+        return metadata
 
     def options(self) -> JobOptions:
         return JobOptions.model_validate(self.model_dump(include=set(JobOptions.model_fields)))

@@ -1,4 +1,4 @@
-"""Which rows need which object. Equal files share one object, so it goes when the last row that names it does.
+"""Which rows need which object. Equal files share one object, so it goes with the last row naming it.
 
 An upload of the same bytes may come while the last row is being deleted. Both sides therefore hold the same
 advisory lock, keyed by the hash, from looking to committing.
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 def lock_object(session: Session, sha256: str) -> None:
-    """Hold this object until the transaction ends: taken before an object and the row that names it appear."""
+    """Hold this object until the transaction ends: taken before object and row appear."""
     session.execute(select(func.pg_advisory_xact_lock(int(sha256[:15], 16))))  # 60 bits fit a bigint
 
 

@@ -1,0 +1,96 @@
+"""What a job's body must fulfil beyond its schema: the model's layers, the data set, what is built so far."""
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Final
+
+from app.core.errors import ValidationFailed
+from app.core.problems import invalid, pointer
+from app.datasets.tables import Dataset
+from app.jobs.options import Compression, JobCreate, JobOptions
+from app.models.tables import Model
+
+_NAMED: Final = 5  # layer names in a hint; the layer list has them all
+_LATER: Final = "This version does not do it yet; it comes with a later one."
+
+
+def check_built(request: JobCreate) -> None:
+    """Refuse plainly what the contract names and this version does not do yet."""
+    if request.kind == "train":
+        raise invalid(("kind",), "The kind `train` is not built yet.", hint=_LATER)
+    if request.compression.basis == "random":
+        raise invalid(("compression", "basis"), "The basis `random` is not built yet.", hint=_LATER)
+    kind = request.compression.target.kind
+    if kind in ("latency", "accuracy_drop"):
+        raise invalid(("compression", "target", kind), f"The target `{kind}` is not built yet.", hint=_LATER)
+
+
+def check_data(request: JobCreate, dataset: Dataset | None) -> None:
+    """Refuse what needs images, or labels, that are not there."""
+    for asked, path, what in (
+        (request.compression.basis == "activations", ("compression", "basis"), "The basis `activations`"),
+        (request.training.epochs > 0, ("training", "epochs"), "Fine-tuning"),
+        (request.limits.accuracy_drop is not None, ("limits", "accuracy_drop"), "A limit on accuracy"),
+    ):
+        if asked and dataset is None:
+            raise invalid(path, f"{what} needs a data set, and the job names none.")
+    objective = request.training.objective
+    learns_labels = request.training.epochs > 0 and objective != "distill"
+    if dataset is not None and not dataset.labelled and learns_labels:
+        raise invalid(
+            ("training", "objective"),
+            f"The objective `{objective}` needs labels, and the data set {dataset.id} has none.",
+            hint="Use the objective `distill`, which learns from the original network.",
+        )
+
+
+def check_layers(request: JobCreate, model: Model) -> None:
+    """Refuse patterns that match no layer, and ranks that no layer can have."""
+    ranks = {str(layer["name"]): int(layer["max_rank"]) for layer in model.layers or []}
+    errors = [*_unmatched(request.compression, ranks), *_bad_ranks(request.compression, ranks)]
+    if errors:
+        shown = ", ".join(list(ranks)[:_NAMED])
+        raise ValidationFailed(
+            " ".join(error["detail"] for error in errors[:_NAMED]),
+            hint=f"Layers are named as in /v1/models/{model.id}/layers: {shown} …",
+            errors=errors,
+        )
+
+
+def _unmatched(compression: Compression, names: Iterable[str]) -> list[dict[str, str]]:
+    found = []
+    for side in ("include", "exclude"):
+        for index, pattern in enumerate(getattr(compression.layers, side)):
+            if not any(fnmatchcase(name, pattern) for name in names):
+                found.append(
+                    {
+                        "pointer": pointer("compression", "layers", side, index),
+                        "detail": f"The pattern {pattern!r} matches no layer.",
+                    }
+                )
+    return found
+
+
+def _bad_ranks(compression: Compression, max_ranks: dict[str, int]) -> list[dict[str, str]]:
+    found = []
+    for name, rank in (compression.target.ranks or {}).items():
+        if name not in max_ranks:
+            detail = f"There is no layer {name!r}."
+        elif rank > max_ranks[name]:
+            detail = f"The layer {name!r} has a rank of at most {max_ranks[name]}, not {rank}."
+        else:
+            continue
+        found.append({"pointer": pointer("compression", "target", "ranks", name), "detail": detail})
+    return found
+
+
+def frozen_options(request: JobCreate, dataset: Dataset | None) -> JobOptions:
+    """The options with what was left out decided, so that the row says what was done."""
+    compression = request.compression
+    with_images = dataset is not None
+    basis = compression.basis or ("activations" if with_images else "weights")
+    # Ranks are ranks of the paper's form: kxk, then 1x1.
+    free = with_images and compression.target.kind != "ranks"
+    forms = compression.forms or ("auto" if free else "basis")
+    decided = compression.model_copy(update={"basis": basis, "forms": forms})
+    return request.options().model_copy(update={"compression": decided})

@@ -1,0 +1,140 @@
+"""Jobs, events and metrics as the contract shows them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.core.schemas import Moment, ProblemDocument, Shown
+from app.jobs.options import Compression, ExportFormat, JobOptions, Limits, Training
+from app.jobs.states import JobStatus, Stage
+from app.jobs.tables import Job, JobEvent
+
+EventKind = Literal["stage", "progress", "metric", "warning", "error", "done"]
+
+
+class Measured(BaseModel):
+    """What the worker reports; it may say more than is listed here."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Progress(Measured):
+    fraction: float = 0.0
+    epoch: int | None = None
+    eta_seconds: float | None = None
+
+
+class Warned(Measured):
+    code: str
+    detail: str
+
+
+class Figures(Measured):
+    """One network, measured. Accuracies are null without labels; agreement is with the original."""
+
+    accuracy: float | None = None
+    agreement: float | None = None
+    macs: int
+    params: int
+    learnable_params: int | None = None
+    bytes: int | None = None
+    latency_ms: dict[str, float | None] | None = None
+
+
+class LayerResult(Measured):
+    name: str
+    form: str | None = None
+    rank: int | None = None
+    replaced: bool
+    reason: str | None = None
+    error: float | None = None
+
+
+class ExportResult(Measured):
+    format: str
+    artifact: str | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+    max_abs_diff: float | None = None
+    accuracy: float | None = None
+    agreement: float | None = None
+
+
+class JobResult(Measured):
+    original: Figures
+    truncated: Figures | None = Field(None, description="Right after decomposition, before any tuning.")
+    compressed: Figures
+    target_met: bool
+    device: str
+    seconds: dict[str, float]
+    layers: list[LayerResult]
+    exports: list[ExportResult]
+
+
+class JobOut(Shown):
+    id: str
+    object: Literal["job"] = "job"
+    kind: Literal["compress", "train"]
+    name: str | None
+    model: str
+    dataset: str | None
+    compression: Compression
+    training: Training
+    limits: Limits
+    exports: list[ExportFormat]
+    metadata: dict[str, Any]
+    status: JobStatus
+    stage: Stage | None
+    progress: Progress
+    attempt: int
+    error: ProblemDocument | None
+    warnings: list[Warned]
+    created_at: Moment
+    started_at: Moment | None
+    finished_at: Moment | None
+    batch: str | None
+    result: JobResult | None
+
+
+class EventOut(Shown):
+    id: str
+    seq: int
+    type: EventKind
+    stage: str | None
+    message: str
+    data: dict[str, Any]
+    created_at: Moment
+
+
+class MetricPoint(Shown):
+    step: int
+    value: float
+    at: Moment
+
+
+def show_job(job: Job) -> JobOut:
+    return JobOut.model_validate(
+        {
+            "id": job.id,
+            "name": job.name,
+            "model": job.model_id,
+            "dataset": job.dataset_id,
+            **JobOptions.model_validate(job.options).model_dump(),
+            "metadata": job.annotations,
+            "status": job.status,
+            "stage": job.stage,
+            "progress": job.progress,
+            "attempt": job.attempt,
+            "error": job.error,
+            "warnings": job.warnings,
+            "created_at": job.created_at,
+            "started_at": job.started_at,
+            "finished_at": job.finished_at,
+            "batch": job.batch_id,
+            "result": job.result,
+        }
+    )
+
+
+def show_event(event: JobEvent) -> EventOut:
+    return EventOut.model_validate(event, from_attributes=True)

@@ -1,0 +1,81 @@
+"""What can be done with jobs."""
+
+from sqlalchemy import select
+
+from app.artifacts.tables import Artifact
+from app.core.errors import InvalidState, NotFound
+from app.core.ids import new_id
+from app.core.security import Caller
+from app.core.unit import Services, Unit
+from app.datasets import service as datasets
+from app.jobs import checks, events, leases, repository
+from app.jobs.options import JobCreate
+from app.jobs.states import ENDED, JobStatus
+from app.jobs.tables import Job
+from app.models import service as models
+from app.storage.references import release_objects
+
+
+def create(unit: Unit, caller: Caller, request: JobCreate) -> Job:
+    """A queued job with its options frozen and its first event; its worker is rung for after commit."""
+    checks.check_built(request)
+    model = models.get_ready(unit, caller, request.model)
+    dataset = None if request.dataset is None else datasets.get_ready(unit, caller, request.dataset)
+    checks.check_data(request, dataset)
+    checks.check_layers(request, model)
+    job = Job(
+        id=new_id("job", unit.now),
+        owner_id=caller.owner_id,
+        kind=request.kind,
+        name=request.name,
+        model_id=model.id,
+        dataset_id=None if dataset is None else dataset.id,
+        options=checks.frozen_options(request, dataset).model_dump(mode="json"),
+        annotations=request.metadata,
+        status=JobStatus.QUEUED,
+        attempt=0,
+        progress={"fraction": 0.0},
+        warnings=[],
+        created_at=unit.now,
+    )
+    unit.session.add(job)
+    unit.session.flush()
+    events.append(unit.session, job.id, "progress", None, "Waiting for a worker", {}, unit.now)
+    unit.ring("worker.run_job", job)
+    return job
+
+
+def get(unit: Unit, caller: Caller, job_id: str) -> Job:
+    job = repository.find(unit.session, caller.owner_id, job_id)
+    if job is None:
+        raise NotFound(f"There is no job {job_id[:64]!r}.")
+    return job
+
+
+def cancel(unit: Unit, services: Services, caller: Caller, job_id: str) -> Job:
+    """Stop a job: at once while it waits, else by its worker, which sees the status within seconds."""
+    job = get(unit, caller, job_id)
+    if repository.cancel_queued(unit.session, job.id, unit.now):
+        leases.append_done(unit.session, job.id, JobStatus.CANCELLED, None, unit.now)
+    elif not repository.ask_to_cancel(unit.session, job.id):
+        unit.session.refresh(job)
+        if job.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
+            raise InvalidState(f"The job {job.id} is {job.status}; there is nothing left to cancel.")
+        return job
+    unit.session.refresh(job)
+    unit.after_commit(lambda: services.publisher.wake(job.id))
+    return job
+
+
+def delete(unit: Unit, services: Services, caller: Caller, job_id: str) -> None:
+    """Delete an ended job with its events, metrics and artifacts; objects nobody else needs follow."""
+    job = repository.find_to_delete(unit.session, caller.owner_id, job_id)
+    if job is None:
+        raise NotFound(f"There is no job {job_id[:64]!r}.")
+    if job.status not in ENDED:
+        raise InvalidState(
+            f"The job {job.id} is {job.status}; only an ended job can be deleted.", hint="Cancel it first."
+        )
+    hashes = unit.session.scalars(select(Artifact.sha256).where(Artifact.job_id == job.id)).all()
+    unit.session.delete(job)  # the database deletes what belongs to it
+    unit.after_commit(lambda: release_objects(services.sessions, services.store, hashes))
