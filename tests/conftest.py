@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: real servers, a migrated database per test process, real worker processes."""
+"""Fixtures that all tests share: real servers, a migrated database per test process, real workers."""
 
 import os
 import secrets
@@ -97,7 +97,7 @@ def settings(engine: Engine, broker_url: str, database_url: str, tmp_path: Path)
 
 @pytest.fixture
 def worker_process(settings: Settings) -> Iterator[Callable[..., Worker]]:
-    """`worker_process("jobs")` starts a real Celery worker, waits until it is ready and stops it at the end."""
+    """`worker_process("jobs")` starts a real Celery worker, ready when it returns, stopped at the end."""
     with ExitStack() as stack:
         count = 0
 
@@ -167,7 +167,8 @@ def _empty(engine: Engine) -> None:
     with engine.begin() as connection:
         tables = connection.scalars(
             text(
-                "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+                "SELECT tablename FROM pg_tables "
+                "WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
             )
         ).all()
         if tables:

@@ -99,13 +99,14 @@ class Server(Protocol):
     def stop(self) -> None: ...
 
 
-def wait_ready(server: Server, seconds: float = 60) -> None:
-    """Until it answers; a server that ended or is late says why."""
+def wait_ready(server: Server, seconds: float = 60, check: Callable[[], None] = lambda: None) -> None:
+    """Until it answers; a server that ended or is late says why. `check` may raise to give up the wait."""
     deadline = time.monotonic() + seconds
     while not server.is_ready():
         ended = server.process is None or server.process.poll() is not None
         if ended or time.monotonic() > deadline:
             raise NotStarted(f"{server.name} did not start. The end of {server.log}:\n{tail(server.log)}")
+        check()
         time.sleep(0.03)
 
 

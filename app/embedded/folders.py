@@ -35,7 +35,7 @@ def lock(path: Path, *, wait_seconds: float) -> int:
         except OSError as error:
             if error.errno not in {errno.EAGAIN, errno.EACCES} or time.monotonic() > deadline:
                 os.close(descriptor)
-                raise AlreadyRunning(str(path)) from error
+                raise AlreadyRunning(f"Another process still holds {path}.") from error
             time.sleep(0.05)
         else:
             return descriptor

@@ -87,7 +87,7 @@ from app.embedded.children import wait_ready
 from app.embedded.postgres import Postgres
 from app.embedded.valkey import Valkey
 folder = Path(sys.argv[1])
-servers = [Postgres(folder / "postgres", "a", folder / "pg.log"), Valkey(folder / "valkey", "v", folder / "v.log")]
+servers = [Postgres(folder / "p", "a", folder / "p.log"), Valkey(folder / "v", "v", folder / "v.log")]
 for server in servers:
     server.prepare(); server.start(); wait_ready(server)
 print(*(server.process.pid for server in servers), flush=True)
@@ -126,7 +126,7 @@ def test_a_stale_pid_file_of_a_crash_does_not_block_the_start(tmp_path: Path) ->
     sleeper = subprocess.Popen(["sleep", "60"])  # the recycled pid: somebody else's, of the same user
     try:
         (tmp_path / "data" / "postmaster.pid").write_text(
-            f"{sleeper.pid}\n{tmp_path / 'data'}\n{int(time.time())}\n5432\n{tmp_path / 'run'}\n\n0 0\nready\n"
+            f"{sleeper.pid}\n{tmp_path}/data\n{int(time.time())}\n5432\n{tmp_path}/run\n\n0 0\nready\n"
         )
         postgres.start()
         wait_ready(postgres)

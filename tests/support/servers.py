@@ -1,8 +1,8 @@
 """One real PostgreSQL and one real Valkey for a whole pytest run, whatever the number of xdist workers.
 
 The process that started them owns them (and takes them along if it is killed); xdist workers are told where
-they are. Each xdist worker has a database of its own, copied from a template that Alembic migrated once, and a
-Valkey database of its own.
+they are. Each xdist worker has a database of its own, copied from a template that Alembic migrated once, and
+a Valkey database of its own.
 """
 
 import secrets

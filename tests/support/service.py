@@ -1,4 +1,4 @@
-"""The whole service as real processes: uvicorn, two Celery workers, a database and an owner key of its own."""
+"""The whole service as real processes: uvicorn, two Celery workers, its own database and owner key."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

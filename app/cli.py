@@ -1,0 +1,158 @@
+"""The command line: `basisconv serve`, `migrate`, `keys`, `demo`."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from sqlalchemy.exc import OperationalError
+
+if TYPE_CHECKING:
+    from app.core.settings import Settings
+    from app.core.unit import Unit
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Makes trained networks small and fast.")
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+app.add_typer(keys, name="keys")
+
+# Commands import what they need when they run: `--help` stays quick, and none needs another's extras.
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(envvar="PORT", min=1, max=65535, help="Port to serve on.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    var: Annotated[Path, typer.Option(envvar="BASISCONV_VAR_DIR", help="Folder that holds all data.")] = Path(
+        "var"
+    ),
+    stop_with_parent: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Serve everything from this machine until Ctrl-C, with an embedded PostgreSQL and Valkey."""
+    from app.embedded.launcher import Options
+    from app.embedded.launcher import serve as run
+
+    raise typer.Exit(run(Options(var, port, host, stop_with_parent), typer.echo))
+
+
+@app.command()
+def migrate(
+    revision: Annotated[str, typer.Argument(help="Where to.")] = "head",
+) -> None:
+    """Bring the database of BASISCONV_DATABASE_URL to the tables of this version."""
+    from app.core import migrations
+
+    migrations.upgrade(_database_url(), revision)
+    typer.echo(f"The database is at {revision}.")
+
+
+@app.command()
+def demo() -> None:
+    """Compress the bundled example on a running server, or on one started for as long as it takes."""
+    from app.demo import main as run
+
+    raise typer.Exit(run())
+
+
+@keys.command("create")
+def create_key(
+    name: str,
+    scope: Annotated[list[str] | None, typer.Option(help="Repeat for several; none: all but admin.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+    owner: Annotated[str | None, typer.Option(help="owner_…; left out: the first owner.")] = None,
+) -> None:
+    """Make an API key and print its secret, once."""
+    from app.core.security import ALL_SCOPES, new_secret
+    from app.keys import repository, service
+
+    unknown = sorted(set(scope or []) - set(ALL_SCOPES))
+    if unknown:
+        raise typer.BadParameter(f"unknown scope {', '.join(unknown)}; there are {', '.join(ALL_SCOPES)}")
+    with _keyring() as (unit, settings):
+        first = repository.oldest_admin(unit.session, unit.now)
+        secret = new_secret()
+        key = service.create(
+            unit,
+            settings,
+            owner_id=owner or (first.owner_id if first else None),
+            name=name,
+            scopes=scope or [],
+            expires_at=unit.now + timedelta(days=days) if days else None,
+            secret=secret,
+        )
+        key_id = key.id
+    typer.echo(f"{key_id}  {secret}")
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Show all keys, without their secrets."""
+    from sqlalchemy import select
+
+    from app.keys.tables import ApiKey
+
+    with _keyring() as (unit, _):
+        for key in unit.session.scalars(select(ApiKey).order_by(ApiKey.id)):
+            state = "revoked" if key.revoked_at else "active"
+            scopes = ",".join(key.scopes) or "all but admin"
+            typer.echo(f"{key.id}  {key.owner_id}  {state:7}  {key.name}  [{scopes}]")
+
+
+@keys.command("revoke")
+def revoke_key(key_id: str) -> None:
+    """End a key at once."""
+    from app.core.errors import NotFound
+    from app.keys import service
+
+    with _keyring() as (unit, _):
+        try:
+            service.revoke(unit, key_id)
+        except NotFound as problem:
+            raise typer.BadParameter(problem.detail) from problem
+    typer.echo(f"{key_id} is revoked.")
+
+
+@contextmanager
+def _keyring() -> Iterator[tuple["Unit", "Settings"]]:
+    """One transaction on the service's database: the environment's, or the embedded one while it runs."""
+    from app.core.db import make_engine, make_sessions
+    from app.core.unit import Unit
+
+    settings = _settings()
+    engine = make_engine(settings.database_url.get_secret_value(), pool_size=1)
+    try:
+        with make_sessions(engine).begin() as session:
+            yield Unit(session, datetime.now(UTC)), settings
+    except OperationalError as problem:
+        typer.echo("The database does not answer. Is `make run` running?", err=True)
+        raise typer.Exit(1) from problem
+    finally:
+        engine.dispose()
+
+
+def _settings() -> "Settings":
+    from app.embedded.secrets import embedded_settings
+
+    try:
+        return embedded_settings(Path(os.environ.get("BASISCONV_VAR_DIR", "var")))
+    except FileNotFoundError as problem:
+        typer.echo(f"{problem}. Set BASISCONV_DATABASE_URL, or start `make run` first.", err=True)
+        raise typer.Exit(2) from problem
+
+
+def _database_url() -> str:
+    url = os.environ.get("BASISCONV_DATABASE_URL")
+    if not url:
+        typer.echo("Set BASISCONV_DATABASE_URL to postgresql+psycopg://user:password@host/name.", err=True)
+        raise typer.Exit(2)
+    return url
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()
