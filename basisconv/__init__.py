@@ -3,7 +3,9 @@
 Needs torch and numpy only. See docs/method.md for the formulas and where each of them is.
 """
 
+from basisconv.config import DecomposeConfig, Decomposition, LayerOutcome, Progress
 from basisconv.cost import Costs, Layer, LayerCost, check_weights, count, describe
+from basisconv.decompose import decompose_
 from basisconv.errors import InfeasibleTarget, InvalidRequest, MalformedWeights, MethodError
 from basisconv.nn import BasisConv2d, BasisLinear, Factorized, Form, SeparableConv2d
 from basisconv.reasons import Reason
@@ -13,18 +15,23 @@ __all__ = [
     "BasisConv2d",
     "BasisLinear",
     "Costs",
+    "DecomposeConfig",
+    "Decomposition",
     "Factorized",
     "Form",
     "InfeasibleTarget",
     "InvalidRequest",
     "Layer",
     "LayerCost",
+    "LayerOutcome",
     "MalformedWeights",
     "MethodError",
+    "Progress",
     "Reason",
     "SeparableConv2d",
     "check_weights",
     "count",
+    "decompose_",
     "describe",
     "replace_",
 ]

@@ -1,0 +1,65 @@
+"""What a decomposition is asked for, and what it reports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from basisconv.cost import Costs
+
+TargetKind = Literal["macs", "params", "energy", "rank_fraction", "ranks"]
+
+
+@dataclass(frozen=True)
+class DecomposeConfig:
+    """What to do; paths are submodule paths.
+
+    `target_value`: macs, params: the share of the network to keep at most; energy: the paper's t;
+    rank_fraction: the share of each convolution's full rank; ranks: {path: rank}. `forms`: "auto" applies
+    to macs and params; the other targets are about the paper's form. `include`: paths that may change
+    (None: all); `exclude` wins.
+    """
+
+    basis: Literal["activations", "weights"] = "activations"
+    target_kind: TargetKind = "macs"
+    target_value: float | Mapping[str, int] = 0.5
+    forms: Literal["basis", "auto"] = "auto"
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    rank_multiple: int = 1
+    seed: int = 0
+
+    def allows(self, path: str) -> bool:
+        return path not in self.exclude and (self.include is None or path in self.include)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`fraction` of the stage that is done."""
+
+    stage: Literal["calibrate", "decompose"]
+    fraction: float
+    message: str
+
+
+@dataclass(frozen=True)
+class LayerOutcome:
+    """What became of a layer: `form` is "dense" and `rank` None for one that stays.
+
+    `error`: with basis weights the share of the filters' energy that is lost; with activations the share
+    of the wanted response's variance that is missed on the calibration images; None for a layer that stays.
+    """
+
+    name: str
+    form: str
+    rank: int | None
+    replaced: bool
+    reason: str | None
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """The end of decompose_: every layer's outcome in the order of execution, and the network's new costs."""
+
+    layers: list[LayerOutcome]
+    costs: Costs

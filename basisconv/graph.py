@@ -1,0 +1,163 @@
+"""The network as an fx graph: who calls whom, and where a convolution's output meets a shortcut."""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from basisconv.cost import evaluating
+from basisconv.nn import Factorized
+from basisconv.outputs import output_tensors
+
+_ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+_PASSES = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in eval mode they change nothing
+_SMALL = 1e-3  # of the largest batch-norm scale: a channel scaled by less has no say in the sum
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Factorized) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace(module: nn.Module, example: Tensor) -> fx.Graph | None:
+    """The module's graph, or None where it cannot be traced or the trace computes something else."""
+    try:
+        graph = module.graph if isinstance(module, fx.GraphModule) else _Tracer().trace(module)
+        with evaluating(module):
+            expected, found = module(example), fx.Interpreter(module, graph=graph).run(example)
+    except Exception:  # the tracer runs the module's own code with proxies: anything may happen
+        return None
+    pairs = zip(output_tensors(expected), output_tensors(found), strict=True)
+    return graph if all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs) else None
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A layer's output reaches `add` through affine steps only; `other` is the sum's other operand."""
+
+    add: fx.Node
+    other: fx.Node
+    norms: tuple[str, ...]  # batch norms on the way, by path
+
+
+def meeting(module: nn.Module, node: fx.Node) -> Meeting | None:
+    """Follow the layer's only user through batch norms to an addition of two nodes, if there is one."""
+    norms: list[str] = []
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        if _is_add(user):
+            other = user.args[1] if user.args[0] is node else user.args[0]
+            if not isinstance(other, fx.Node) or other is node:
+                return None
+            return Meeting(user, other, tuple(norms))
+        if user.op != "call_module":
+            return None
+        step = module.get_submodule(str(user.target))
+        if isinstance(step, nn.BatchNorm2d | nn.BatchNorm1d) and step.running_var is not None:
+            norms.append(str(user.target))
+        elif not isinstance(step, _PASSES):
+            return None
+        node = user
+    return None
+
+
+def _is_add(node: fx.Node) -> bool:
+    calls = node.op in ("call_function", "call_method") and node.target in _ADDS
+    return calls and len(node.args) == 2 and not node.kwargs
+
+
+def norm_after(module: nn.Module, node: fx.Node) -> str | None:
+    """The path of the batch norm that is the layer's only user."""
+    if len(node.users) != 1:
+        return None
+    user = next(iter(node.users))
+    if user.op != "call_module":
+        return None
+    is_norm = isinstance(module.get_submodule(str(user.target)), nn.BatchNorm2d)
+    return str(user.target) if is_norm else None
+
+
+def inverse_scale(module: nn.Module, norms: tuple[str, ...]) -> Tensor | float:
+    """1 / (product of the batch norms' scales) per channel; 0 for channels that hardly count."""
+    scale: Tensor | float = 1.0
+    for path in norms:
+        norm = module.get_submodule(path)
+        assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm1d)
+        assert norm.running_var is not None
+        gamma = 1.0 if norm.weight is None else norm.weight.detach()
+        scale = scale * gamma / (norm.running_var + norm.eps).sqrt()
+    if not isinstance(scale, Tensor):
+        return scale
+    return torch.where(scale.abs() > _SMALL * scale.abs().max(), 1 / scale, 0.0)
+
+
+def schedule(graph: fx.Graph, module: nn.Module) -> list[fx.Node]:
+    """Execution order in which, where two branches meet, the other branch comes before the layer.
+
+    The layer fitted last can then make up for what both branches lost; where either could come last, it is
+    the one with more weights. Nodes move only past nodes that change nothing in place.
+    """
+    order, settled = list(graph.nodes), set[fx.Node]()
+    for node in sorted(_layers(graph, module), key=lambda n: -_weights(module, n)):
+        found = meeting(module, node)
+        if found is None or found.add in settled:
+            continue
+        settled.add(found.add)
+        here, there = order.index(node), order.index(found.other)
+        if there < here:
+            continue
+        passed = order[here : there + 1]
+        needed = _ancestors(found.other) | {found.other}
+        if node in needed or any(_in_place(n, module) for n in passed):
+            continue
+        order[here : there + 1] = [n for n in passed if n in needed] + [n for n in passed if n not in needed]
+    return order
+
+
+def _layers(graph: fx.Graph, module: nn.Module) -> list[fx.Node]:
+    plain = (nn.Conv2d, nn.Linear)
+    called = (node for node in graph.nodes if node.op == "call_module")
+    return [node for node in called if isinstance(module.get_submodule(str(node.target)), plain)]
+
+
+def _weights(module: nn.Module, node: fx.Node) -> int:
+    return sum(p.numel() for p in module.get_submodule(str(node.target)).parameters())
+
+
+def _ancestors(node: fx.Node) -> set[fx.Node]:
+    seen: set[fx.Node] = set()
+    stack = list(node.all_input_nodes)
+    while stack:
+        current = stack.pop()
+        if current not in seen:
+            seen.add(current)
+            stack += current.all_input_nodes
+    return seen
+
+
+def _in_place(node: fx.Node, module: nn.Module) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    in_place_name = name.endswith("_") or name in ("iadd", "imul", "isub", "itruediv", "setitem")
+    return node.op.startswith("call") and (in_place_name or bool(node.kwargs.get("inplace")))
+
+
+def last_uses(order: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """Per node, the values that nothing needs after it."""
+    seen: set[fx.Node] = set()
+    dead: dict[fx.Node, list[fx.Node]] = {}
+    for node in reversed(order):
+        fresh = [value for value in (*node.all_input_nodes, node) if value not in seen]
+        seen.update(fresh)
+        dead[node] = list(dict.fromkeys(fresh))
+    return dead
+
+
+def calls(order: list[fx.Node]) -> Iterator[tuple[int, str]]:
+    """Position and path of every module call."""
+    for i, node in enumerate(order):
+        if node.op == "call_module":
+            yield i, str(node.target)

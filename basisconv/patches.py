@@ -1,0 +1,64 @@
+"""A convolution or linear layer as a matrix on rows: patches in, responses out.
+
+Shapes: N images, P positions of one image, G groups, O out channels, I in channels times kernel area
+(both per group), M = N * P rows.
+"""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+POSITIONS = 256  # at most, of one image: neighbours say nearly the same (1024 images: 262,144 rows)
+
+
+def choose_positions(layer: nn.Conv2d | nn.Linear, response: Tensor, generator: Generator) -> Tensor:
+    """Indices of at most 256 of one image's output positions, drawn without repetition."""
+    total = _positions(layer, response)
+    if total <= POSITIONS:
+        return torch.arange(total, device=response.device)
+    return torch.randperm(total, generator=generator)[:POSITIONS].sort().values.to(response.device)
+
+
+def _positions(layer: nn.Conv2d | nn.Linear, response: Tensor) -> int:
+    return response.numel() // (response.shape[0] * layer.weight.shape[0])
+
+
+def response_rows(layer: nn.Conv2d | nn.Linear, response: Tensor, positions: Tensor) -> Tensor:
+    """(G, M, O) of the layer's raw output: N x C x H x W, or N x ... x C for a linear layer."""
+    if isinstance(layer, nn.Linear):
+        return response.reshape(len(response), -1, layer.out_features)[:, positions].flatten(0, 1)[None]
+    picked_NCP = response.flatten(2)[:, :, positions]
+    return _rows(picked_NCP.unflatten(1, (layer.groups, -1)))
+
+
+def input_rows(layer: nn.Conv2d | nn.Linear, x: Tensor, positions: Tensor) -> Tensor:
+    """(G, M, I): the patches that the responses at `positions` see, in the order of the weight's entries."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(len(x), -1, layer.in_features)[:, positions].flatten(0, 1)[None]
+    x = _padded(layer, x)
+    for axis in (0, 1):
+        kernel, dilation = layer.kernel_size[axis], layer.dilation[axis]
+        x = x.unfold(2 + axis, dilation * (kernel - 1) + 1, layer.stride[axis])[..., ::dilation]
+    width = x.shape[3]
+    patches_NCPhw = x[:, :, positions // width, positions % width]  # only the chosen patches are copied
+    grouped = patches_NCPhw.unflatten(1, (layer.groups, -1)).movedim(3, 2)  # N, G, P, C/G, h, w
+    return grouped.flatten(3).transpose(0, 1).flatten(1, 2)
+
+
+def _rows(values_NGOP: Tensor) -> Tensor:
+    return values_NGOP.permute(1, 0, 3, 2).flatten(1, 2)
+
+
+def _padded(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    if conv.padding == "valid":
+        return x
+    pads: list[int] = []
+    for axis in (1, 0):  # F.pad names the last axis first
+        if conv.padding == "same":
+            total = conv.dilation[axis] * (conv.kernel_size[axis] - 1)
+            pads += [total // 2, total - total // 2]
+        else:
+            pads += [cast(tuple[int, int], conv.padding)[axis]] * 2
+    return F.pad(x, pads, "constant" if conv.padding_mode == "zeros" else conv.padding_mode)

@@ -1,0 +1,148 @@
+"""Which layer becomes what: ranks by rule, or all layers at once under a budget."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from basisconv.config import DecomposeConfig
+from basisconv.cost import Costs, LayerCost, Site, form_cost
+from basisconv.errors import InfeasibleTarget, InvalidRequest
+from basisconv.options import Option, Statistics, cheaper, dense_option, options, spectra
+from basisconv.ranks.budget import Choice, allocate, cheapest
+from basisconv.ranks.energy import energy_rank
+from basisconv.ranks.fraction import fraction_rank, round_rank
+from basisconv.reasons import Reason
+
+EARLY_LAYERS = 1 / 3  # weight of the first layer's harm, rising to 1: later fits make up for early losses
+
+
+@dataclass(frozen=True)
+class Planned:
+    option: Option
+    reason: str | None  # why the layer stays dense
+
+
+def check_request(found: list[Site], config: DecomposeConfig) -> None:
+    """Raise InvalidRequest for values or paths that do not fit the network."""
+    layers = {site.layer.name: site.layer for site in found}
+    named = [*(config.include or ()), *config.exclude]
+    if config.target_kind == "ranks":
+        if not isinstance(config.target_value, Mapping):
+            raise InvalidRequest(f"target ranks needs a rank per layer, got {config.target_value!r}")
+        named += list(config.target_value)
+    elif not isinstance(config.target_value, int | float) or not 0 < config.target_value <= 1:
+        raise InvalidRequest(f"target {config.target_kind} must be in (0, 1], got {config.target_value!r}")
+    for path in named:
+        if path not in layers:
+            raise InvalidRequest(f"there is no layer {path!r} that the network runs")
+    for path, rank in _ranks(config).items():
+        layer = layers[path]
+        if not layer.compressible:
+            raise InvalidRequest(f"it cannot be replaced ({layer.reason})", layer=path)
+        if not 1 <= rank <= layer.max_rank:
+            raise InvalidRequest(f"rank must be in [1, {layer.max_rank}], got {rank}", layer=path)
+
+
+def candidates(found: list[Site], config: DecomposeConfig) -> list[Site]:
+    """The layers that the request and their own nature leave open to change."""
+    return [site for site in found if _closed(site, config) is None]
+
+
+def plan(
+    found: list[Site], costs: Costs, config: DecomposeConfig, statistics: Mapping[str, Statistics]
+) -> dict[str, Planned]:
+    """One option per layer. `statistics`: of every candidate, or empty for a plan by the weights alone.
+
+    Raises InfeasibleTarget with the smallest share that can be had.
+    """
+    kept = {site.layer.name: _closed(site, config) for site in found}
+    planned = {s.layer.name: Planned(dense_option(s), kept[s.layer.name]) for s in found}
+    open_sites = candidates(found, config)
+    if config.target_kind in ("macs", "params"):
+        return planned | _under_budget(open_sites, costs, config, statistics)
+    return planned | {s.layer.name: _by_rule(s, config, statistics) for s in open_sites}
+
+
+def _closed(site: Site, config: DecomposeConfig) -> str | None:
+    """Why this layer is not open to change, if it is not."""
+    layer = site.layer
+    if not layer.compressible:
+        return layer.reason
+    if not config.allows(layer.name):
+        return Reason.EXCLUDED.value
+    if config.target_kind == "ranks":
+        return None if layer.name in _ranks(config) else Reason.NOT_REQUESTED.value
+    if layer.kind == "linear" and config.target_kind not in ("macs", "params"):
+        return Reason.LINEAR.value
+    return None
+
+
+def _ranks(config: DecomposeConfig) -> dict[str, int]:
+    return dict(config.target_value) if isinstance(config.target_value, Mapping) else {}
+
+
+def _by_rule(site: Site, config: DecomposeConfig, statistics: Mapping[str, Statistics]) -> Planned:
+    """The paper's form at the rule's rank, or dense where that is not cheaper."""
+    layer, value = site.layer, config.target_value
+    if isinstance(value, Mapping):
+        rank = value[layer.name]
+    else:
+        if config.target_kind == "energy":
+            rank = energy_rank(spectra(site, statistics.get(layer.name)), value)
+        else:
+            rank = fraction_rank(layer.max_rank, value)
+        rank = round_rank(rank, config.rank_multiple, layer.max_rank)
+    cost = form_cost(site, "basis", rank, _adds_bias(site, config))
+    if not cheaper(site, cost.macs, cost.params):
+        return Planned(dense_option(site), Reason.NOT_CHEAPER.value)
+    return Planned(Option("basis", rank, cost.macs, cost.params, 0.0), None)
+
+
+def _adds_bias(site: Site, config: DecomposeConfig) -> bool:
+    return config.basis == "activations" or site.target.bias is not None
+
+
+def _under_budget(
+    open_sites: list[Site], costs: Costs, config: DecomposeConfig, statistics: Mapping[str, Statistics]
+) -> dict[str, Planned]:
+    """Least harm under the budget for the whole network; early layers count less."""
+    unit = "macs" if config.target_kind == "macs" else "params"
+    total = getattr(costs, unit)
+    assert isinstance(config.target_value, int | float)
+    tables = [_table(site, config, statistics, i, len(open_sites)) for i, site in enumerate(open_sites)]
+    choices = [[Choice(getattr(option, unit), option.harm) for option in table] for table in tables]
+    fixed = total - sum(getattr(_cost(site), unit) for site in open_sites)
+    budget = math.floor(total * config.target_value + 1e-6) - fixed
+    least = cheapest(choices)
+    if least > budget:
+        share = math.ceil((least + fixed) / total * 1e4) / 1e4
+        raise InfeasibleTarget(
+            f"The target keeps {config.target_value:.1%} of {total} {unit}; with the layers that may change "
+            f"at their smallest ranks {share:.2%} remain.",
+            achievable=share,
+            hint="Ask for a larger share, or let more layers change.",
+        )
+    picks = [table[i] for table, i in zip(tables, allocate(choices, budget), strict=True)]
+    return {
+        site.layer.name: Planned(pick, None if pick.form != "dense" else _why_dense(table))
+        for site, table, pick in zip(open_sites, tables, picks, strict=True)
+    }
+
+
+def _why_dense(table: list[Option]) -> str:
+    return (Reason.WITHIN_BUDGET if len(table) > 1 else Reason.NOT_CHEAPER).value
+
+
+def _table(
+    site: Site, config: DecomposeConfig, statistics: Mapping[str, Statistics], place: int, layers: int
+) -> list[Option]:
+    bias = _adds_bias(site, config)
+    found = options(site, statistics.get(site.layer.name), config.forms, config.rank_multiple, bias)
+    if not statistics or layers < 2:
+        return found
+    weight = EARLY_LAYERS ** (1 - place / (layers - 1))
+    return [replace(option, harm=option.harm * weight) for option in found]
+
+
+def _cost(site: Site) -> LayerCost:
+    return LayerCost(site.layer.macs, site.layer.params)
