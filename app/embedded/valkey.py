@@ -15,6 +15,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from app.embedded import children
 from app.embedded.folders import free_port, lock, private_folder
@@ -61,7 +63,9 @@ class Valkey:
             os.close(holder)
 
     def is_ready(self) -> bool:
-        client = redis.Redis(port=self.port, password=self._password, socket_timeout=5)
+        client = redis.Redis(
+            port=self.port, password=self._password, socket_timeout=5, retry=Retry(NoBackoff(), 0)
+        )
         try:
             return bool(client.ping())
         except redis.RedisError:

@@ -11,6 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import Engine, inspect
 
 from app.embedded import folders
@@ -33,7 +35,7 @@ def test_postgres_refuses_a_wrong_password(servers: Servers, database_url: str) 
 def test_valkey_refuses_a_stranger(broker_url: str) -> None:
     port = redis.Redis.from_url(broker_url).connection_pool.connection_kwargs["port"]
     with pytest.raises(redis.AuthenticationError):
-        redis.Redis(port=port).ping()
+        redis.Redis(port=port, retry=Retry(NoBackoff(), 0)).ping()
 
 
 def test_no_secret_shows_in_the_process_list(servers: Servers) -> None:
