@@ -1,0 +1,275 @@
+"""A job as its page shows it: names, stages with times, the table of before and after, and its files.
+
+Everything here reads the contract's documents (plain JSON), so the page shows what REST tells.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from app.web import wording
+from app.web.formatting import (
+    count,
+    decibels,
+    duration,
+    milliseconds,
+    percent,
+    points,
+    ratio,
+    size,
+    times,
+)
+
+Document = Mapping[str, Any]
+ACTIVE: Final = frozenset({"queued", "running", "cancelling"})
+_ORDER: Final = ("onnx", "pt2", "safetensors", "recipe", "report")  # of files: what is used first
+_COLUMNS: Final = ("original", "truncated", "compressed")
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    label: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Fact:
+    label: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class StageView:
+    label: str
+    hint: str
+    state: str  # done | current | stopped | todo
+    time: str
+    since: str | None  # when the current one began: the page counts on
+
+
+def wish(job: Document) -> str:
+    """What was asked, in a few words: ``60 % of the operations``."""
+    target = {name: value for name, value in job["compression"]["target"].items() if value is not None}
+    kind, value = next(iter(target.items()))
+    words = wording.TARGETS.get(kind, wording.plain(kind))
+    return words.capitalize() if kind == "ranks" else f"{percent(value, 0)} {words}"
+
+
+def outcome(result: Document | None) -> str:
+    """What came out, for lists: ``58 % of the operations, −0.12 points``."""
+    if not result:
+        return ""
+    original, compressed = result["original"], result["compressed"]
+    share = ratio(compressed.get("macs"), original.get("macs"))
+    words = [] if share is None else [f"kept {percent(share, 0)}"]
+    if compressed.get("accuracy") is not None and original.get("accuracy") is not None:
+        words.append(points(compressed["accuracy"] - original["accuracy"]))
+    return ", ".join(words)
+
+
+def summary(job: Document, model_name: str | None) -> dict[str, Any]:
+    """What every list and the page's head show of a job."""
+    progress = job.get("progress") or {}
+    status = job["status"]
+    ended = {"succeeded": 1.0}.get(status)
+    stage = job.get("stage")
+    return {
+        **job,
+        "title": job.get("name") or model_name or "Job",
+        "wish": wish(job),
+        "outcome": outcome(job.get("result")),
+        "active": status in ACTIVE,
+        "fraction": ended if ended is not None else float(progress.get("fraction") or 0.0),
+        "stage_label": wording.STAGES[stage][0] if stage in wording.STAGES else "",
+        "timing": _timing(job, progress),
+    }
+
+
+def _timing(job: Document, progress: Document) -> str:
+    if job["status"] == "running" and progress.get("eta_seconds") is not None:
+        return f"about {duration(progress['eta_seconds'])} left"
+    if job.get("started_at") and job.get("finished_at"):
+        seconds = (_moment(job["finished_at"]) - _moment(job["started_at"])).total_seconds()
+        return f"took {duration(seconds)}"
+    return ""
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def stages(job: Document, events: Sequence[Document]) -> list[StageView]:
+    """The six stages with their times, of the last attempt alone: an earlier one's work is gone."""
+    begun = _begun(events)
+    ended_at = job.get("finished_at")
+    order = list(begun)
+    views = []
+    for name, (label, hint) in wording.STAGES.items():
+        if name not in begun:
+            views.append(StageView(label, hint, "todo", "", None))
+            continue
+        following = order[order.index(name) + 1 :]
+        until = begun[following[0]] if following else ended_at
+        if until is not None:
+            last = not following and job["status"] in {"failed", "cancelled"}
+            spent = duration((_moment(until) - _moment(begun[name])).total_seconds())
+            views.append(StageView(label, hint, "stopped" if last else "done", spent, None))
+        else:
+            views.append(StageView(label, hint, "current", "", begun[name]))
+    return views
+
+
+def _begun(events: Sequence[Document]) -> dict[str, str]:
+    begun: dict[str, str] = {}
+    for event in events:
+        if event["type"] == "stage" and event.get("stage"):
+            begun.setdefault(event["stage"], event["created_at"])
+        elif event["type"] == "progress" and "fraction" not in event["data"]:
+            begun = {}  # a new attempt
+    return begun
+
+
+def result_view(result: Document, full_ranks: Mapping[str, int]) -> dict[str, Any]:
+    """The result with everything formatted."""
+    layers = [{**layer, "max_rank": full_ranks.get(layer["name"])} for layer in result.get("layers") or []]
+    return {
+        "facts": facts(result),
+        "rows": rows(result),
+        "layers": layers,
+        "replaced": sum(1 for layer in layers if layer["replaced"]),
+        "device": {"cpu": "the CPU", "cuda": "the GPU"}.get(str(result.get("device")), result.get("device")),
+    }
+
+
+def facts(result: Document) -> list[Fact]:
+    """The few numbers that a reader came for."""
+    original, compressed = result["original"], result["compressed"]
+    found = []
+    if compressed.get("accuracy") is not None:
+        lost = compressed["accuracy"] - (original.get("accuracy") or 0)
+        found.append(Fact("Accuracy", percent(compressed["accuracy"]), points(lost)))
+    elif compressed.get("agreement") is not None:
+        found.append(Fact("Same answers", percent(compressed["agreement"]), "as the original"))
+    for label, key, show in (
+        ("Operations", "macs", count),
+        ("Stored parameters", "params", count),
+        ("File", "bytes", size),
+    ):
+        share = ratio(compressed.get(key), original.get(key))
+        if share is not None:
+            found.append(Fact(label, percent(share, 0), f"{show(original[key])} → {show(compressed[key])}"))
+    speed = ratio(_latency(original, "batch_1"), _latency(compressed, "batch_1"))
+    if speed is not None:
+        note = "no faster on this machine" if speed < 1.02 else "as fast, one image at a time"
+        found.append(Fact("Speed", times(speed), note))
+    return found
+
+
+def rows(result: Document) -> list[Row]:
+    """Original, truncated and compressed side by side; measures that nobody took are left out."""
+    columns = [result.get(name) or {} for name in _COLUMNS]
+    found = [
+        _row("Accuracy", [c.get("accuracy") for c in columns], percent, _point_note),
+        _row("Same answers as the original", [c.get("agreement") for c in columns], percent, None),
+        _row("Distance from the original", [_decibels(c) for c in columns], decibels, None),
+        _row("Operations (MACs)", [c.get("macs") for c in columns], count, _share_note),
+        _row("Parameters stored", [c.get("params") for c in columns], count, _share_note),
+        _row("Parameters that learn", [c.get("learnable_params") for c in columns], count, _share_note),
+        _row("File", [c.get("bytes") for c in columns], size, _share_note),
+        _row("Latency, one image", [_latency(c, "batch_1") for c in columns], milliseconds, _speed_note),
+        _row("Latency, 32 images", [_latency(c, "batch_32") for c in columns], milliseconds, _speed_note),
+    ]
+    return [row for row in found if row is not None]
+
+
+def _row(label: str, values: list[float | None], show: Any, note: Any) -> Row | None:
+    if all(value is None for value in values):
+        return None
+    first = values[0]
+    cells = [
+        Cell(show(value), note(value, first) if note and index and value is not None and first else "")
+        for index, value in enumerate(values)
+    ]
+    return Row(label, cells)
+
+
+def _point_note(value: float, first: float) -> str:
+    return points(value - first)
+
+
+def _share_note(value: float, first: float) -> str:
+    return percent(value / first, 1)
+
+
+def _speed_note(value: float, first: float) -> str:
+    return f"{times(first / value)} as fast" if value else ""
+
+
+def _latency(column: Document, key: str) -> float | None:
+    value: float | None = (column.get("latency_ms") or {}).get(key)
+    return value
+
+
+def _decibels(column: Document) -> float | None:
+    """One number for a network without classes: the worst output."""
+    value = column.get("agreement_db")
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        known = [item for item in value if item is not None]
+        return min(known) if known else None
+    return value if isinstance(value, int | float) else None
+
+
+def files(artifacts: Sequence[Document], result: Document | None) -> list[dict[str, Any]]:
+    """The job's files, each with what its check found."""
+    checks = {export["artifact"]: export for export in (result or {}).get("exports") or []}
+    ordered = sorted(
+        artifacts,
+        key=lambda artifact: _ORDER.index(artifact["format"]) if artifact["format"] in _ORDER else 99,
+    )
+    return [{**artifact, "checked": _checked(checks.get(artifact["id"]))} for artifact in ordered]
+
+
+def _checked(export: Document | None) -> str:
+    if export is None:
+        return ""
+    words = ["Run on the validation images and compared"]
+    if export.get("max_abs_diff") is not None:
+        words.append(f"largest difference {export['max_abs_diff']:.1e}")
+    if export.get("accuracy") is not None:
+        words.append(f"accuracy {percent(export['accuracy'], 2)}")
+    return ", ".join(words)
+
+
+def request_text(public_url: str, job: Document) -> str:
+    """The request that repeats this job, for a shell."""
+    body = {"kind": job["kind"], "model": job["model"]}
+    if job.get("dataset"):
+        body["dataset"] = job["dataset"]
+    if job.get("name"):
+        body["name"] = job["name"]
+    body |= {name: _without_none(job[name]) for name in ("compression", "training", "limits", "exports")}
+    lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in body.items() if value)
+    quoted = ("{\n" + ",\n".join(lines) + "\n}").replace("'", "'\\''")
+    return (
+        f"curl {public_url}/v1/jobs \\\n"
+        '  -H "Authorization: Bearer $(cat var/api-key)" \\\n'
+        "  -H 'Content-Type: application/json' \\\n"
+        f"  -d '{quoted}'"
+    )
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_none(item) for name, item in value.items() if item is not None}
+    return value

@@ -1,0 +1,245 @@
+"""The browser's pages: rendered here, kept alive by htmx and the event stream, all data as REST shows it."""
+
+from dataclasses import asdict
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+
+from app.artifacts import repository as artifacts
+from app.artifacts.schemas import show_artifact
+from app.core import security
+from app.core.errors import MalformedRequest, Problem, Unauthenticated
+from app.core.pagination import PageQuery
+from app.core.security import Caller, Reader, Writer
+from app.core.unit import Services, ServicesOf, Unit, UnitOfWork, get_services
+from app.datasets import repository as datasets
+from app.datasets import service as dataset_service
+from app.datasets.schemas import show_dataset
+from app.jobs import repository as jobs
+from app.jobs import service as job_service
+from app.jobs.schemas import show_job
+from app.models import repository as models
+from app.models import service as model_service
+from app.models.schemas import show_model
+from app.web import example, job_view, queries
+from app.web.rendering import STATIC, render
+
+router = APIRouter(include_in_schema=False)
+Document = dict[str, Any]
+
+_RECENT: Final = 6
+_CHOICES: Final = 50  # models and data sets in the form's lists; older ones have their own pages
+_FILES: Final = 100
+_SIGN_IN_BYTES: Final = 10_000
+
+
+# Signing in
+
+
+@router.get("/")
+def home(
+    request: Request,
+    services: ServicesOf,
+    unit: UnitOfWork,
+    token: str | None = None,
+    model: str = "",
+    dataset: str = "",
+) -> Response:
+    """The form; a sign-in page for strangers; the sign-in link's target."""
+    if token is not None:
+        return security.sign_in_by_token(services, token)
+    caller = security.current_owner(request)
+    return _form(services, unit, caller, model, dataset)
+
+
+@router.post("/sign-in")
+async def sign_in(request: Request, services: ServicesOf) -> Response:
+    """The form with a pasted key. Its body is read by hand, so that nobody can make us hold a large one."""
+    security.refuse_cross_site(request)
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _SIGN_IN_BYTES:
+            raise MalformedRequest("This is no API key.")
+    key = parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0].strip()
+    return security.sign_in_by_key(services, key)
+
+
+@router.post("/sign-out")
+def sign_out(request: Request) -> Response:
+    security.refuse_cross_site(request)
+    response = RedirectResponse("/", status_code=303)
+    security.end_session(response)
+    return response
+
+
+# The pages
+
+
+def _form(services: Services, unit: Unit, caller: Caller, chosen_model: str, chosen_dataset: str) -> Response:
+    owner, session = caller.owner_id, unit.session
+    ready_models, _ = models.page_of(session, owner, PageQuery(limit=_CHOICES), "ready")
+    ready_data, _ = datasets.page_of(session, owner, PageQuery(limit=_CHOICES), "ready")
+    recent, _ = _job_page(unit, caller, PageQuery(limit=_RECENT))
+    settings = services.settings
+    return render(
+        "home.html",
+        here="/",
+        models=[_plain(show_model(row)) for row in ready_models],
+        datasets=[_plain(show_dataset(row)) for row in ready_data],
+        jobs=recent,
+        busy=any(job["active"] for job in recent),
+        limits={"model": settings.max_model_bytes, "dataset": settings.max_dataset_bytes},
+        example=example.available() and caller.may("write"),
+        chosen_model=chosen_model,
+        chosen_dataset=chosen_dataset,
+    )
+
+
+@router.post("/example")
+async def send_example(request: Request, services: ServicesOf, caller: Writer) -> Response:
+    """The bundled example's files as uploads. A script sends the job next; without one the form is filled."""
+    sent = await example.send(services, caller)
+    if "application/json" in request.headers.get("accept", ""):
+        return JSONResponse(asdict(sent))
+    return RedirectResponse(f"/?model={sent.model}&dataset={sent.dataset}", status_code=303)
+
+
+@router.get("/jobs")
+def job_list(unit: UnitOfWork, caller: Reader, after: str | None = None) -> Response:
+    rows, has_more = _job_page(unit, caller, PageQuery(after=after))
+    busy = any(job["active"] for job in rows)
+    return render("jobs.html", here="/jobs", jobs=rows, busy=busy, **_pager("/jobs", rows, has_more, after))
+
+
+@router.get("/jobs/{job_id}")
+def job_page(job_id: str, services: ServicesOf, unit: UnitOfWork, caller: Reader) -> Response:
+    row = job_service.get(unit, caller, job_id)
+    document = _plain(show_job(row))
+    model = model_service.get(unit, caller, row.model_id)
+    dataset = None if row.dataset_id is None else dataset_service.get(unit, caller, row.dataset_id)
+    events, last_event = queries.course(unit.session, row.id)
+    made, _ = artifacts.page_of(unit.session, caller.owner_id, row.id, PageQuery(limit=_FILES, order="asc"))
+    result = document["result"]
+    ranks = {layer["name"]: layer["max_rank"] for layer in model.layers or []}
+    return render(
+        "job.html",
+        here="/jobs",
+        job=job_view.summary(document, model.name),
+        model=_plain(show_model(model)),
+        dataset=None if dataset is None else _plain(show_dataset(dataset)),
+        stages=job_view.stages(document, events),
+        last_event=last_event,
+        result=None if result is None else job_view.result_view(result, ranks),
+        original_accuracy=None if result is None else result["original"].get("accuracy"),
+        files=job_view.files([_plain(show_artifact(artifact)) for artifact in made], result),
+        has_curves=queries.has_curves(unit.session, row.id),
+        request_text=job_view.request_text(services.settings.public_url, document),
+    )
+
+
+@router.post("/jobs/{job_id}/cancel")
+def cancel_job(job_id: str, services: ServicesOf, unit: UnitOfWork, caller: Writer) -> Response:
+    """The cancel button where no script runs."""
+    job_service.cancel(unit, services, caller, job_id)
+    return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+
+
+@router.get("/models")
+def model_list(unit: UnitOfWork, caller: Reader, after: str | None = None) -> Response:
+    page, has_more = models.page_of(unit.session, caller.owner_id, PageQuery(after=after))
+    rows = [_plain(show_model(row)) for row in page]
+    pager = _pager("/models", rows, has_more, after)
+    return render("models.html", here="/models", models=rows, busy=_inspecting(rows), **pager)
+
+
+@router.get("/models/{model_id}")
+def model_page(model_id: str, unit: UnitOfWork, caller: Reader) -> Response:
+    row = model_service.get(unit, caller, model_id)
+    layers = row.layers or []
+    costs = [layer["macs"] for layer in layers]
+    return render(
+        "model.html",
+        here="/models",
+        model=_plain(show_model(row)),
+        layers=layers,
+        total=sum(costs),
+        largest=max(costs, default=1) or 1,
+    )
+
+
+@router.get("/datasets")
+def dataset_list(unit: UnitOfWork, caller: Reader, after: str | None = None) -> Response:
+    page, has_more = datasets.page_of(unit.session, caller.owner_id, PageQuery(after=after))
+    rows = [_plain(show_dataset(row)) for row in page]
+    pager = _pager("/datasets", rows, has_more, after)
+    return render("datasets.html", here="/datasets", datasets=rows, busy=_inspecting(rows), **pager)
+
+
+@router.get("/batches")
+def batch_list(_caller: Reader) -> Response:
+    return render("batches.html", here="/batches")
+
+
+@router.get("/favicon.ico")
+def favicon() -> Response:
+    headers = {"Cache-Control": "max-age=86400"}
+    return FileResponse(STATIC / "favicon.svg", media_type="image/svg+xml", headers=headers)
+
+
+# Problems
+
+
+def _wants_page(request: Request) -> bool:
+    """Whether a person's browser asks for a page, and not a program or a script for data."""
+    path = request.url.path
+    is_data = path.startswith(("/v1/", "/static/")) or path in {"/v1", "/openapi.json", "/metrics"}
+    return not is_data and "text/html" in request.headers.get("accept", "")
+
+
+def problem_page(request: Request, problem: Problem, request_id: str | None) -> Response | None:
+    """A problem for people, with the sign-in form where that is what is missing; None for programs."""
+    if not _wants_page(request):
+        return None
+    document = problem.document() | {"request_id": request_id}
+    if isinstance(problem, Unauthenticated):
+        tried = request.method == "POST" or "token" in request.query_params
+        public_url = get_services(request).settings.public_url
+        return render(
+            "sign_in.html",
+            problem.status if tried else 200,
+            signed_in=False,
+            public_url=public_url,
+            error=document if tried else None,
+        )
+    signed_in = security.COOKIE in request.cookies
+    return render("problem.html", problem.status, signed_in=signed_in, problem=document)
+
+
+# Helpers
+
+
+def _job_page(unit: Unit, caller: Caller, page: PageQuery) -> tuple[list[Document], bool]:
+    rows, has_more = jobs.page_of(unit.session, caller.owner_id, page)
+    names = queries.model_names(unit.session, {row.model_id for row in rows})
+    return [job_view.summary(_plain(show_job(row)), names.get(row.model_id)) for row in rows], has_more
+
+
+def _plain(shown: Any) -> Document:
+    """As JSON has it: what the templates and REST's clients see is the same."""
+    document: Document = shown.model_dump(mode="json")
+    return document
+
+
+def _inspecting(rows: list[Document]) -> bool:
+    return any(row["status"] == "inspecting" for row in rows)
+
+
+def _pager(path: str, rows: list[Document], has_more: bool, after: str | None) -> dict[str, Any]:
+    return {
+        "this_url": f"{path}?after={after}" if after else path,
+        "more_url": f"{path}?after={rows[-1]['id']}" if has_more else None,
+        "first_url": path if after else None,
+    }

@@ -1,0 +1,88 @@
+// Curves with uPlot (a global of its own script). Colours come from the style sheet, so dark mode is one redraw.
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function axes(percent) {
+  const common = {
+    stroke: () => colour("--muted"),
+    font: "12px 'Plex Sans', sans-serif",
+    grid: { stroke: () => colour("--line"), width: 1 },
+    ticks: { show: false },
+  };
+  const values = percent
+    ? (_, ticks) => ticks.map((value) => `${Number((value * 100).toFixed(1))} %`)
+    : (_, ticks) => ticks.map((value) => String(Number(value.toPrecision(3))));
+  return [
+    { ...common, grid: { show: false }, size: 28, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? tick : "")) },
+    { ...common, size: 52, values },
+  ];
+}
+
+export class Curve {
+  constructor(figure, { percent, reference }) {
+    this.figure = figure;
+    this.percent = percent;
+    this.reference = reference;
+    this.points = new Map(); // step -> value: a replayed event changes nothing
+    this.plot = null;
+    const key = figure.querySelector(".ref");
+    if (key) key.hidden = reference === null;
+    new ResizeObserver(() => this.resize()).observe(figure.querySelector(".plot"));
+  }
+
+  add(step, value) {
+    this.points.set(step, value);
+  }
+
+  clear() {
+    this.points.clear();
+  }
+
+  data() {
+    const steps = [...this.points.keys()].sort((a, b) => a - b);
+    const values = steps.map((step) => this.points.get(step));
+    return this.reference === null ? [steps, values] : [steps, values, steps.map(() => this.reference)];
+  }
+
+  draw() {
+    if (this.points.size === 0) return;
+    this.figure.hidden = false;
+    const data = this.data();
+    const last = data[1].at(-1);
+    this.figure.querySelector("output").textContent = this.percent ? `${(last * 100).toFixed(1)} %` : last.toPrecision(3);
+    if (this.plot) this.plot.setData(data);
+    else this.create(data);
+  }
+
+  redraw() {
+    this.plot?.destroy();
+    this.plot = null;
+    this.draw();
+  }
+
+  create(data) {
+    const place = this.figure.querySelector(".plot");
+    if (!place.clientWidth) return;
+    const few = (plot) => plot.data[0].length < 30;
+    const series = [{}, { stroke: () => colour("--accent"), width: 2, points: { show: few, size: 6, fill: () => colour("--accent") } }];
+    if (this.reference !== null) series.push({ stroke: () => colour("--line-strong"), width: 2, dash: [6, 5], points: { show: false } });
+    this.plot = new window.uPlot({
+      width: place.clientWidth,
+      height: place.clientHeight,
+      scales: { x: { time: false, range: (_, low, high) => (low === high ? [low - 1, high + 1] : [low, high]) } },
+      axes: axes(this.percent),
+      series,
+      legend: { show: false },
+      cursor: { show: false },
+      padding: [10, 10, 0, 0],
+    }, data, place);
+  }
+
+  resize() {
+    const place = this.figure.querySelector(".plot");
+    if (this.plot) this.plot.setSize({ width: place.clientWidth, height: place.clientHeight });
+    else this.draw();
+  }
+}

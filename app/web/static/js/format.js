@@ -1,0 +1,34 @@
+// Numbers as the server-rendered parts of the pages write them.
+
+export function count(value) {
+  for (const [step, unit] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
+    if (Math.abs(value) >= step) return `${threeDigits(value / (unit === "k" ? 1e3 : step))} ${unit}`;
+  }
+  return String(Math.round(value));
+}
+
+export function size(value) {
+  for (const [step, unit] of [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) {
+    if (value >= step) return `${threeDigits(value / step)} ${unit}`;
+  }
+  return `${value} bytes`;
+}
+
+export function whole(value) {
+  return String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+}
+
+export function duration(seconds) {
+  if (seconds < 9.95) return `${Math.max(seconds, 0).toFixed(1)} s`;
+  const rounded = Math.round(seconds);
+  const hours = Math.floor(rounded / 3600);
+  const minutes = Math.floor(rounded / 60) % 60;
+  if (hours) return `${hours} h ${minutes} min`;
+  return minutes ? `${minutes} min ${rounded % 60} s` : `${rounded} s`;
+}
+
+function threeDigits(value) {
+  const magnitude = Math.abs(value);
+  if (magnitude >= 99.95) return value.toFixed(0);
+  return magnitude >= 9.995 ? value.toFixed(1) : value.toFixed(2);
+}

@@ -1,0 +1,286 @@
+// The form of the first page: choose or drop files, upload, wait for the inspector, send the job, follow it.
+
+import { ProblemError, call, inspected, upload } from "./api.js";
+import { count, size, whole } from "./format.js";
+import { FieldError, fieldOf, inputBody, jobBody } from "./request.js";
+
+const form = document.getElementById("compress");
+const go = document.getElementById("go");
+const fields = ["model", "dataset", "target", "training", "layers", "exports", "form"];
+// What was uploaded already: a second try after a wrong field does not send the file again.
+const sent = { model: null, dataset: null };
+
+function showProblem(field, problem) {
+  const place = document.getElementById(`${field}-problem`);
+  const hint = document.createElement("span");
+  hint.className = "hint";
+  hint.textContent = problem.hint ?? "";
+  place.replaceChildren(problem.detail, " ", hint);
+  place.hidden = false;
+  for (const control of form.querySelectorAll(`[aria-describedby~="${field}-problem"]`)) {
+    control.setAttribute("aria-invalid", "true");
+  }
+  if (field === "layers" || field === "exports") document.getElementById("more").open = true;
+  place.scrollIntoView({ block: "center", behavior: "auto" });
+}
+
+function clearProblems() {
+  for (const field of fields) document.getElementById(`${field}-problem`).hidden = true;
+  for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
+}
+
+// Choosing files
+
+function chooser(kind) {
+  const input = document.getElementById(kind);
+  const box = document.getElementById(`${kind}-drop`);
+  const face = box.querySelector("[data-empty]");
+  const help = document.getElementById(`${kind}-help`);
+  const empty = { face: [...face.childNodes], help: help.textContent };
+  const existing = document.getElementById(`${kind}-id`);
+
+  function show() {
+    const file = input.files[0];
+    box.classList.toggle("filled", Boolean(file));
+    if (file) {
+      face.textContent = file.name;
+      help.textContent = `${size(file.size)}, choose again to replace it`;
+      existing.value = "";
+    } else {
+      face.replaceChildren(...empty.face);
+      help.textContent = empty.help;
+    }
+    showChoice();
+  }
+
+  input.addEventListener("change", () => { clearProblems(); show(); });
+  existing.addEventListener("change", () => {
+    if (existing.value) input.value = "";
+    show();
+  });
+  let depth = 0; // dragenter and dragleave come for every child passed over
+  box.addEventListener("dragenter", (event) => { event.preventDefault(); depth += 1; box.classList.add("over"); });
+  box.addEventListener("dragover", (event) => event.preventDefault());
+  box.addEventListener("dragleave", () => { depth -= 1; if (depth <= 0) { depth = 0; box.classList.remove("over"); } });
+  box.addEventListener("drop", (event) => {
+    event.preventDefault();
+    depth = 0;
+    box.classList.remove("over");
+    if (event.dataTransfer.files.length) {
+      input.files = event.dataTransfer.files;
+      input.dispatchEvent(new Event("change"));
+    }
+  });
+  return { input, existing, show };
+}
+
+const choosers = { model: chooser("model"), dataset: chooser("dataset") };
+
+// A file dropped beside the boxes must not replace the page.
+for (const name of ["dragover", "drop"]) {
+  document.addEventListener(name, (event) => { if (event.dataTransfer?.types.includes("Files")) event.preventDefault(); });
+}
+
+// What the fields mean at the moment
+
+function showTarget() {
+  const option = form.target.selectedOptions[0];
+  const byRanks = form.target.value === "ranks";
+  document.getElementById("dial").hidden = byRanks;
+  document.getElementById("ranks-field").hidden = !byRanks;
+  showShare();
+  return option;
+}
+
+function showShare() {
+  const unit = document.createElement("small");
+  unit.textContent = " %";
+  document.getElementById("share-out").replaceChildren(form.share.value, unit);
+  form.share.setAttribute("aria-valuetext", `${form.share.value} per cent`);
+  const help = document.getElementById("target-help");
+  const chosen = choosers.model.existing.selectedOptions[0];
+  const total = Number(chosen?.dataset[form.target.value] ?? 0);
+  const explained = form.target.selectedOptions[0].dataset.help;
+  help.textContent = total
+    ? `${explained} Here ${count(total)} become ${count(total * Number(form.share.value) / 100)}.`
+    : explained;
+}
+
+function showNormalisation() {
+  for (const field of form.querySelectorAll("[data-custom]")) field.hidden = form.normalisation.value !== "custom";
+}
+
+function showChoice() {
+  document.getElementById("input-fields").hidden = Boolean(choosers.model.existing.value);
+  const without = !choosers.dataset.input.files.length && !choosers.dataset.existing.value;
+  form.epochs.disabled = without;
+  document.getElementById("epochs-help").textContent = without
+    ? "Needs images."
+    : "Most of what was lost comes back in the first.";
+  showShare();
+}
+
+form.target.addEventListener("change", () => {
+  const option = showTarget();
+  if (option.dataset.value) form.share.value = option.dataset.value;
+  showShare();
+});
+form.share.addEventListener("input", showShare);
+form.normalisation.addEventListener("change", showNormalisation);
+
+// Sending
+
+const line = (kind) => document.querySelector(`[data-run="${kind}"]`);
+
+function tell(kind, text, done, total) {
+  const item = line(kind);
+  item.hidden = false;
+  item.querySelector("[data-text]").textContent = text;
+  const bar = item.querySelector("progress");
+  if (!bar) return;
+  bar.hidden = total === undefined;
+  if (total) bar.value = done / total;
+}
+
+const KINDS = {
+  model: {
+    path: "/v1/models",
+    fields: () => ({ input: JSON.stringify(inputBody(form)) }),
+    summary: (model) =>
+      `${model.name}: ${count(model.summary.macs)} operations, ${model.summary.compressible} of ${model.summary.layers} layers can become cheaper`,
+  },
+  dataset: {
+    path: "/v1/datasets",
+    fields: () => ({}),
+    summary: (data) => `${data.name}: ${whole(data.examples.train)} to learn from, ${whole(data.examples.test)} to judge by`,
+  },
+};
+
+function sameFile(kind, file, extra) {
+  const last = sent[kind];
+  return last && last.file === file && last.extra === JSON.stringify(extra) ? last.resource : null;
+}
+
+async function uploaded(kind, file) {
+  const { path, fields: extras } = KINDS[kind];
+  const extra = extras();
+  const limit = Number(form.dataset[kind === "model" ? "maxModel" : "maxDataset"]);
+  if (file.size > limit) {
+    throw new ProblemError({
+      detail: `The file has ${size(file.size)}; the limit is ${size(limit)}.`,
+      hint: "The limit is a setting of this server.",
+    });
+  }
+  const before = sameFile(kind, file, extra);
+  if (before) return call("GET", `${path}/${before.id}`);
+  tell(kind, `Uploading ${file.name}`, 0, file.size);
+  const resource = await upload(path, file, extra, (done, total) => {
+    tell(kind, done < total ? `Uploading ${file.name}: ${size(done)} of ${size(total)}` : "Uploaded, being stored", done, total);
+  });
+  sent[kind] = { file, extra: JSON.stringify(extra), resource };
+  return resource;
+}
+
+async function ready(kind, id) {
+  const { path, summary } = KINDS[kind];
+  const { input, existing } = choosers[kind];
+  const chosen = id ?? existing.value;
+  let resource;
+  if (!id && input.files.length) resource = await uploaded(kind, input.files[0]);
+  else if (chosen) resource = await call("GET", `${path}/${chosen}`);
+  else return null;
+  if (resource.status === "inspecting") tell(kind, "Being inspected");
+  resource = await inspected(path, resource);
+  tell(kind, summary(resource));
+  return resource;
+}
+
+async function placed(field, promise) {
+  try {
+    return await promise;
+  } catch (error) {
+    error.field ??= field;
+    throw error;
+  }
+}
+
+async function prepared(ids) {
+  const parts = await Promise.allSettled([
+    placed("model", ready("model", ids.model)),
+    placed("dataset", ready("dataset", ids.dataset)),
+  ]);
+  const refused = parts.filter((part) => part.status === "rejected").map((part) => part.reason);
+  for (const error of refused.slice(1).reverse()) report(error);
+  if (refused.length) throw refused[0];
+  return parts.map((part) => part.value);
+}
+
+function report(error) {
+  if (error instanceof ProblemError) showProblem(error.field ?? fieldOf(error.problem) ?? "form", error.problem);
+  else if (error instanceof FieldError) showProblem(error.field, { detail: error.message });
+  else throw error;
+}
+
+function busy(isBusy) {
+  go.disabled = isBusy;
+  const example = document.querySelector("#example button");
+  if (example) example.disabled = isBusy;
+  document.getElementById("running").hidden = !isBusy;
+  if (!isBusy) return;
+  for (const kind of ["model", "dataset", "job"]) line(kind).hidden = true;
+  document.getElementById("running").scrollIntoView({ block: "nearest" });
+}
+
+async function run(ids, body) {
+  clearProblems();
+  busy(true);
+  try {
+    const [model, dataset] = await prepared(ids);
+    tell("job", "Being sent");
+    const job = await call("POST", "/v1/jobs", body(model, dataset));
+    tell("job", "Accepted");
+    window.location.assign(`/jobs/${job.id}`);
+  } catch (error) {
+    busy(false);
+    report(error);
+  }
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (!choosers.model.input.files.length && !choosers.model.existing.value) {
+    clearProblems();
+    showProblem("model", { detail: "Choose a network first.", hint: "Or try the bundled example." });
+    choosers.model.input.focus({ preventScroll: true });
+    return;
+  }
+  try {
+    jobBody(form, "", ""); // wrong fields are told before anything is sent
+    inputBody(form);
+  } catch (error) {
+    clearProblems();
+    report(error);
+    return;
+  }
+  run({}, (model, dataset) => jobBody(form, model.id, dataset?.id));
+});
+
+document.getElementById("example")?.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  try {
+    clearProblems();
+    busy(true);
+    const example = await call("POST", "/example");
+    await run({ model: example.model, dataset: example.dataset }, () => example.job);
+  } catch (error) {
+    busy(false);
+    report(error);
+  }
+});
+
+window.addEventListener("pageshow", () => { // also when the browser brings the page back as it was left
+  busy(false);
+  showTarget();
+  showNormalisation();
+  for (const kind of ["model", "dataset"]) choosers[kind].show();
+});

@@ -1,0 +1,30 @@
+// On every page: times in the reader's own zone, copy buttons, and a word when htmx cannot reach the server.
+
+const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+function localTimes(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const when = new Date(time.dateTime);
+    if (!Number.isNaN(when.valueOf())) time.textContent = DATE.format(when);
+  }
+}
+
+function copyButtons(root) {
+  for (const button of root.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
+}
+
+function prepare(root) {
+  localTimes(root);
+  copyButtons(root);
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.("[data-copy]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+});
+
+prepare(document);
+document.addEventListener("htmx:after:swap", () => prepare(document));

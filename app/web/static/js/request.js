@@ -1,0 +1,93 @@
+// The form's fields as the bodies that the REST interface takes.
+
+const NORMALISATIONS = {
+  unit: {},
+  cifar10: { mean: [0.4914, 0.4822, 0.4465], std: [0.2023, 0.1994, 0.201] },
+  imagenet: { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] },
+};
+
+export class FieldError extends Error {
+  constructor(field, message) {
+    super(message);
+    this.field = field;
+  }
+}
+
+function numbers(text, what) {
+  const parts = text.split(/[\s,;]+/).filter(Boolean);
+  const values = parts.map(Number);
+  if (values.some(Number.isNaN)) {
+    throw new FieldError("model", `${what}: write numbers separated by commas, such as 0.5, 0.5, 0.5.`);
+  }
+  return values;
+}
+
+export function inputBody(form) {
+  const kind = form.normalisation.value;
+  if (kind !== "custom") return NORMALISATIONS[kind];
+  const input = { scale: Number(form.input_scale.value) };
+  if (!(input.scale > 0)) throw new FieldError("model", "The divisor of the pixels must be above 0.");
+  const mean = numbers(form.mean.value, "Mean");
+  const std = numbers(form.std.value, "Deviation");
+  if (mean.length) input.mean = mean;
+  if (std.length) input.std = std;
+  return input;
+}
+
+function ranks(text) {
+  const chosen = {};
+  for (const line of text.split("\n").map((part) => part.trim()).filter(Boolean)) {
+    const found = /^(.+?)\s*[=:\s]\s*(\d+)$/.exec(line);
+    if (!found) throw new FieldError("target", `“${line}” is not of the form layer = rank.`);
+    chosen[found[1]] = Number(found[2]);
+  }
+  if (!Object.keys(chosen).length) throw new FieldError("target", "Give at least one line such as conv1 = 8.");
+  return chosen;
+}
+
+export function target(form) {
+  const kind = form.target.value;
+  return { [kind]: kind === "ranks" ? ranks(form.ranks.value) : Number(form.share.value) / 100 };
+}
+
+export function jobBody(form, modelId, datasetId) {
+  const compression = { target: target(form) };
+  if (form.basis.value) compression.basis = form.basis.value;
+  if (form.forms.value) compression.forms = form.forms.value;
+  const exclude = form.exclude.value.split(",").map((part) => part.trim()).filter(Boolean);
+  if (exclude.length) compression.layers = { include: ["*"], exclude };
+  const body = {
+    kind: "compress",
+    model: modelId,
+    compression,
+    training: { epochs: 0 },
+    exports: [...form.querySelectorAll("[name=exports]:checked")].map((box) => box.value),
+  };
+  if (!body.exports.length) throw new FieldError("exports", "Choose at least one kind of file.");
+  if (datasetId) {
+    body.dataset = datasetId;
+    body.training = {
+      epochs: Number(form.epochs.value),
+      update: form.update.value,
+      objective: form.objective.value,
+    };
+  }
+  if (form.job_name.value.trim()) body.name = form.job_name.value.trim();
+  return body;
+}
+
+// Which field a problem of POST /v1/jobs speaks of: the first JSON pointer tells.
+export function fieldOf(problem) {
+  const place = problem.errors?.find((error) => error.pointer)?.pointer ?? "";
+  for (const [start, field] of [
+    ["/compression/target", "target"],
+    ["/compression/layers", "layers"],
+    ["/training", "training"],
+    ["/exports", "exports"],
+    ["/model", "model"],
+    ["/dataset", "dataset"],
+  ]) {
+    if (place.replace(/^#/, "").startsWith(start)) return field;
+  }
+  return problem.code === "target_infeasible" ? "target" : null;
+}

@@ -1,0 +1,96 @@
+"""What codes are called on the pages. An unknown code is shown as its own words, never hidden."""
+
+from typing import Final
+
+STATUS: Final = {
+    "inspecting": "Being inspected",
+    "ready": "Ready",
+    "rejected": "Rejected",
+    "queued": "Waiting for a worker",
+    "running": "Running",
+    "cancelling": "Being cancelled",
+    "cancelled": "Cancelled",
+    "succeeded": "Finished",
+    "failed": "Failed",
+}
+
+STAGES: Final = {
+    "calibrate": ("Calibrate", "Measures how the network answers your images"),
+    "decompose": ("Decompose", "Chooses ranks and splits the convolutions"),
+    "finetune": ("Fine-tune", "Lets the smaller network learn from the original"),
+    "evaluate": ("Evaluate", "Measures accuracy, size and latency"),
+    "export": ("Export", "Writes the files"),
+    "verify": ("Verify", "Runs every file and compares it with the network"),
+}
+
+# Why a layer stays as it is: before a job (Layer.reason) and after one (result.layers[].reason).
+REASONS: Final = {
+    "depthwise": "Depthwise: one filter per channel, so there is no basis to share",
+    "grouped_never_pays": "Its groups are so narrow that a basis per group costs more at any rank",
+    "never_cheaper": "Two layers would cost at least as much at any rank",
+    "unsupported_kind": "Only two-dimensional convolutions and linear layers are compressed",
+    "custom_layer": "Not a plain convolution: its weights are computed or its class is special",
+    "shared_weights": "Another layer uses the same weights",
+    "called_more_than_once": "The network runs it more than once on different inputs",
+    "excluded": "Left out on request",
+    "not_requested": "The request names ranks for other layers only",
+    "not_cheaper": "At this rank two layers would cost at least as much",
+    "kept_by_budget": "The budget is met at less harm by shrinking other layers",
+    "linear_kept": "Linear layers follow a budget or explicit ranks only",
+}
+
+FORMS: Final = {
+    "basis": "k×k, then 1×1",
+    "separable": "k×1, then 1×k",
+    "spatial": "k×1, then 1×k",
+    "channel": "1×1, then k×k",
+    "input": "1×1, then k×k",
+    "linear": "two linear layers",
+    "dense": "unchanged",
+}
+
+WARNINGS: Final = {
+    "baseline_mismatch": "The original network does poorly on these images",
+    "target_missed": "The target was missed",
+    "target_not_met": "The target was missed",
+    "limit_missed": "A limit was missed",
+    "no_speed_up": "No speed-up on this machine",
+    "no_speedup": "No speed-up on this machine",
+}
+
+TARGETS: Final = {
+    "macs": "of the operations",
+    "params": "of the parameters",
+    "latency": "of the latency",
+    "energy": "of the energy per layer",
+    "rank_fraction": "of every layer's rank",
+    "accuracy_drop": "accuracy loss at most",
+    "ranks": "given ranks",
+}
+
+MEASURES: Final = {"macs": "of the operations", "params": "of the parameters"}  # in `achievable`
+
+
+def measure(code: str | None) -> str:
+    return MEASURES.get(code or "", plain(code).lower())
+
+
+def plain(code: str | None) -> str:
+    """A code as words: ``not_cheaper`` -> Not cheaper."""
+    return "" if not code else code.replace("_", " ").capitalize()
+
+
+def reason(code: str | None) -> str:
+    return REASONS.get(code or "", plain(code))
+
+
+def form(code: str | None) -> str:
+    return FORMS.get(code or "", plain(code))
+
+
+def warning(code: str | None) -> str:
+    return WARNINGS.get(code or "", plain(code))
+
+
+def status(code: str | None) -> str:
+    return STATUS.get(code or "", plain(code))
