@@ -120,3 +120,4 @@ def _include_pages(app: FastAPI) -> None:
             raise
         return
     app.include_router(pages.router)
+    app.state.problem_page = pages.problem_page

@@ -52,7 +52,12 @@ def problem_response(problem: Problem, request_id: str | None) -> Response:
 
 
 def _answer(request: Request, problem: Problem) -> Response:
-    return problem_response(problem, getattr(request.state, "request_id", None))
+    request_id = getattr(request.state, "request_id", None)
+    for_people = getattr(request.app.state, "problem_page", None)  # set where the pages are included
+    if for_people is not None and (page := for_people(request, problem, request_id)) is not None:
+        shown: Response = page
+        return shown
+    return problem_response(problem, request_id)
 
 
 def install_handlers(app: FastAPI) -> None:
