@@ -50,6 +50,8 @@ class Child:
                 env=dict(environment),
                 start_new_session=True,
             )
+        self._over = False
+        self.spoke = False  # whether the last look brought anything
         self._partial = bytearray()
         self.stderr_tail = bytearray()
         self._selector = selectors.DefaultSelector()
@@ -71,14 +73,19 @@ class Child:
         """Whether the child's message pipe is at its end: it has nothing more to say."""
         return self.process.stdout not in self._open()
 
+    @property
+    def has_exited(self) -> bool:
+        return self.process.poll() is not None
+
     def _open(self) -> list[Any]:
         return [key.fileobj for key in self._selector.get_map().values()]
 
     def lines(self, seconds: float) -> list[bytes]:
         """The complete lines that came within the time; returns early when something came."""
-        if not self._selector.get_map():
+        if not self._open():
             time.sleep(seconds)
             return []
+        self.spoke = False
         for key, _ in self._selector.select(seconds):
             self._read(key.fileobj)  # type: ignore[arg-type]
         *lines, rest = bytes(self._partial).split(b"\n")
@@ -96,6 +103,7 @@ class Child:
             self._selector.unregister(pipe)
         elif pipe is self.process.stdout:
             self._partial += data
+            self.spoke = True
         else:
             self.stderr_tail = (self.stderr_tail + data)[-STDERR_BYTES:]
 
@@ -112,6 +120,9 @@ class Child:
 
     def kill(self) -> None:
         """Kill the child's whole session, also what left its process group, and reap the child."""
+        if self._over:
+            return
+        self._over = True
         family = _descendants(self.process.pid) if self.process.poll() is None else []
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -66,6 +66,7 @@ def supervise(child: Child, reporter: Reporter, watch: Watch) -> Ending:
 
 
 def _listen(child: Child, reporter: Reporter, watch: Watch) -> Ending | None:
+    was_over = child.has_exited  # asked first: what it said before it went is in the pipe by now
     for line in child.lines(TICK_SECONDS):
         said = parse(line)
         if isinstance(said, ResultMessage):
@@ -77,7 +78,8 @@ def _listen(child: Child, reporter: Reporter, watch: Watch) -> Ending | None:
             watch.on_missing(said.missing)
         else:
             reporter.take(said)
-    return _lost(child) if child.closed else None
+    # The pipe of a child that is gone stays open when something that it started still holds it.
+    return _lost(child) if child.closed or (was_over and not child.spoke) else None
 
 
 def _lost(child: Child) -> Ending:
@@ -123,7 +125,7 @@ def _listen_stopping(child: Child, reporter: Reporter, watch: Watch) -> Ending |
             reporter.take(said)
     if watch.heartbeat.status == "cancelling":
         return Ending("cancelled")
-    return Ending("stopped") if child.closed else None
+    return Ending("stopped") if child.closed or child.has_exited else None
 
 
 def _time_limit(seconds: float) -> Problem:
