@@ -1,0 +1,283 @@
+"""The zip archive of torch.export.save, read by ourselves: nothing in it is unpickled, nothing is executed.
+
+torch.export.load on a stranger's file is remote code execution: it unpickles sample inputs, payloads flagged
+`use_pickle` and custom objects, evaluates symbolic sizes with sympy's `sympify` (Python's eval), puts node
+names into generated source and calls any function below `torch` that the graph names (torch 2.13,
+torch/export/pt2_archive/_package.py and torch/_export/serde/serialize.py). So the archive is taken apart here,
+its graph rebuilt from what pt2_schema.py lets through, and only the new archive is loaded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import zipfile
+from dataclasses import dataclass
+from typing import IO, Any, Final, NoReturn
+
+import torch
+from torch.export.pt2_archive import PT2ArchiveWriter
+from torch.export.pt2_archive.constants import (
+    CONSTANTS_CONFIG_FILENAME_FORMAT,
+    CONSTANTS_DIR,
+    MODELS_FILENAME_FORMAT,
+    SAMPLE_INPUTS_FILENAME_FORMAT,
+    WEIGHTS_CONFIG_FILENAME_FORMAT,
+    WEIGHTS_DIR,
+)
+
+from basisconv.errors import MethodError
+
+MAX_RECORDS: Final = 100_000
+MAX_JSON_BYTES: Final = 200_000_000  # ResNet-56's graph takes 0.4 MB
+SAVE_AGAIN: Final = "Save it again: torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2')."
+
+# torch._export.serde.schema.ScalarType -> bytes; what a network may store.
+ITEM_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 12: 1, 13: 2}
+FLOAT_TYPES: Final = {6: torch.float16, 7: torch.float32, 8: torch.float64, 13: torch.bfloat16}
+
+
+@dataclass
+class Payload:
+    """A stored tensor: its bytes and the meta data that says how to read them."""
+
+    record: str
+    is_param: bool
+    meta: dict[str, Any]
+
+
+@dataclass
+class Archive:
+    """What a .pt2 file holds, as plain data."""
+
+    program: dict[str, Any]
+    weights: dict[str, Payload]
+    constants: dict[str, Payload]
+    blobs: dict[str, bytes]  # record (data/weights/weight_0 …) -> bytes
+
+
+def read(file: IO[bytes]) -> Archive:
+    """Take the archive apart. Raises malformed_model, unsupported_format, unsafe_serialization."""
+    with _open(file) as archive:
+        records = _records(archive)
+        _refuse_strangers(records)
+        program_name = _program_name(records)
+        if _text(archive, records, "archive_format") != "pt2":
+            malformed("Its record archive_format does not say pt2.")
+        if _text(archive, records, "archive_version") != "0":
+            malformed("Its archive_version is not 0, the only one that torch 2.13 writes.")
+        if "byteorder" in records and _text(archive, records, "byteorder") != "little":
+            malformed("It was written on a big-endian machine.")
+        weights = _payloads(archive, records, WEIGHTS_CONFIG_FILENAME_FORMAT.format(program_name), WEIGHTS_DIR)
+        constants = _payloads(
+            archive, records, CONSTANTS_CONFIG_FILENAME_FORMAT.format(program_name), CONSTANTS_DIR
+        )
+        program = _json(archive, records, MODELS_FILENAME_FORMAT.format(program_name))
+        wanted = {payload.record for payload in [*weights.values(), *constants.values()]}
+        blobs = {record: archive.read(records[record]) for record in sorted(wanted)}
+    for name, payload in [*weights.items(), *constants.items()]:
+        _check_payload(name, payload, len(blobs[payload.record]), blobs[payload.record])
+    return Archive(program, weights, constants, blobs)
+
+
+def write(archive: Archive, sample: torch.Tensor, file: IO[bytes]) -> None:
+    """A clean archive of checked parts, with a sample input of our own."""
+    buffer = io.BytesIO()
+    torch.save(((sample,), {}), buffer)
+    with PT2ArchiveWriter(file) as writer:  # type: ignore[arg-type]
+        for record, blob in archive.blobs.items():
+            writer.write_bytes(record, blob)
+        for form, payloads in (
+            (WEIGHTS_CONFIG_FILENAME_FORMAT, archive.weights),
+            (CONSTANTS_CONFIG_FILENAME_FORMAT, archive.constants),
+        ):
+            writer.write_string(form.format("model"), json.dumps({"config": _config(payloads)}))
+        writer.write_string(MODELS_FILENAME_FORMAT.format("model"), json.dumps(archive.program))
+        writer.write_bytes(SAMPLE_INPUTS_FILENAME_FORMAT.format("model"), buffer.getvalue())
+
+
+def _config(payloads: dict[str, Payload]) -> dict[str, Any]:
+    return {
+        name: {
+            "path_name": payload.record.rsplit("/", 1)[1],
+            "is_param": payload.is_param,
+            "use_pickle": False,
+            "tensor_meta": payload.meta,
+        }
+        for name, payload in payloads.items()
+    }
+
+
+def malformed(detail: str, layer: str | None = None) -> NoReturn:
+    raise MethodError("malformed_model", f"The .pt2 file is not valid. {detail}", layer=layer, hint=SAVE_AGAIN)
+
+
+def unsafe(detail: str, layer: str | None = None) -> NoReturn:
+    raise MethodError(
+        "unsafe_serialization",
+        f"The .pt2 file could run code when it is read. {detail}",
+        layer=layer,
+        hint="Only plain tensors and ATen operators are accepted. " + SAVE_AGAIN,
+    )
+
+
+def _open(file: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        malformed(f"Its zip directory cannot be read ({error}): it may be cut off.")
+
+
+def _records(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Records by their name below the one root folder, their sizes checked against the file's own."""
+    entries = archive.infolist()
+    if not 0 < len(entries) <= MAX_RECORDS:
+        malformed(f"It has {len(entries)} records; up to {MAX_RECORDS} are possible.")
+    stream = archive.fp
+    assert stream is not None
+    file_bytes = stream.seek(0, io.SEEK_END)
+    declared = sum(entry.file_size for entry in entries)
+    if declared > file_bytes:
+        malformed(f"Its records claim {declared} bytes, the whole file has {file_bytes}.")
+    records: dict[str, zipfile.ZipInfo] = {}
+    root = entries[0].filename.split("/", 1)[0]
+    for entry in entries:
+        name = entry.filename
+        parts = name.split("/")
+        if ".." in parts or "" in parts or "." in parts or "\\" in name or "\0" in name or ":" in name:
+            malformed(f"The record name {name!r} leaves the archive's folder.")
+        if entry.flag_bits & 1 or entry.compress_type != zipfile.ZIP_STORED:
+            malformed(f"The record {name!r} is compressed or encrypted; torch.export.save stores plainly.")
+        if len(parts) == 1 or parts[0] != root:
+            _refuse_old(name)
+            malformed(f"The record {name!r} lies outside the archive's folder {root!r}.")
+        inner = name.split("/", 1)[1]
+        if inner in records:
+            malformed(f"The record {name!r} occurs twice.")
+        records[inner] = entry
+    return records
+
+
+def _refuse_old(name: str) -> None:
+    if name.startswith("serialized_") or name == "version":
+        unsafe("It has the layout of torch before 2.8, whose weights are pickles.")
+
+
+def _refuse_strangers(records: dict[str, zipfile.ZipInfo]) -> None:
+    for name in records:
+        if name.startswith("code/"):
+            raise MethodError("unsupported_format", "The file is a TorchScript archive.", hint=SAVE_AGAIN)
+        if name == "data.pkl" or name.endswith(".pkl"):
+            unsafe(f"It holds the pickle {name!r}, as torch.save writes it.")
+        if name.startswith("data/aotinductor/"):
+            unsafe(f"It holds compiled code of AOTInductor ({name!r}).")
+        if re.match(r"data/constants/(custom|opaque)_obj_", name):
+            unsafe(f"It holds the pickled object {name!r}.")
+        if re.fullmatch(r"data/(weights|constants)/[^/]*\.pt", name):
+            unsafe(f"Its weights are the pickle {name!r}, as torch before 2.9 wrote them.")
+
+
+def _program_name(records: dict[str, zipfile.ZipInfo]) -> str:
+    names = [match[1] for name in records if (match := re.fullmatch(r"models/([\w.-]+)\.json", name))]
+    if len(names) != 1:
+        malformed(f"It holds {len(names)} exported programs; one is expected.")
+    return names[0]
+
+
+def _text(archive: zipfile.ZipFile, records: dict[str, zipfile.ZipInfo], name: str) -> str:
+    if name not in records:
+        malformed(f"Its record {name!r} is missing.")
+    if records[name].file_size > MAX_JSON_BYTES:
+        raise MethodError("resource_limit", f"The record {name!r} has {records[name].file_size} bytes.")
+    try:
+        return archive.read(records[name]).decode()
+    except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, OSError) as error:
+        malformed(f"Its record {name!r} cannot be read ({error}).")
+
+
+def _json(archive: zipfile.ZipFile, records: dict[str, zipfile.ZipInfo], name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(_text(archive, records, name))
+    except (ValueError, RecursionError) as error:
+        malformed(f"Its record {name!r} is not JSON ({error}).")
+    if not isinstance(value, dict):
+        malformed(f"Its record {name!r} is not a JSON object.")
+    return value
+
+
+def _payloads(
+    archive: zipfile.ZipFile, records: dict[str, zipfile.ZipInfo], config: str, folder: str
+) -> dict[str, Payload]:
+    entries = _json(archive, records, config).get("config")
+    if not isinstance(entries, dict):
+        malformed(f"Its record {config!r} has no config.")
+    return {str(name): _payload(str(name), entry, records, folder) for name, entry in entries.items()}
+
+
+def _payload(name: str, entry: Any, records: dict[str, zipfile.ZipInfo], folder: str) -> Payload:
+    if not isinstance(entry, dict) or not re.fullmatch(r"[\w.]{1,500}", name):
+        malformed(f"The stored tensor {name[:100]!r} is not described as one.")
+    path = str(entry.get("path_name"))
+    if entry.get("use_pickle") is not False:
+        unsafe(f"The tensor {name!r} is stored as a pickle ({path!r}).", layer=name)
+    if not re.fullmatch(r"(weight|tensor)_\d{1,9}", path):
+        unsafe(f"The tensor {name!r} is stored as {path[:100]!r}, which is not a plain tensor.", layer=name)
+    if folder + path not in records:
+        malformed(f"The bytes of {name!r} ({path!r}) are missing.", layer=name)
+    return Payload(folder + path, entry.get("is_param") is True, _tensor_meta(name, entry.get("tensor_meta")))
+
+
+def _tensor_meta(name: str, meta: Any) -> dict[str, Any]:
+    """The meta data rebuilt from plain numbers, on the CPU."""
+    if not isinstance(meta, dict) or meta.get("dtype") not in ITEM_BYTES or meta.get("layout") != 7:
+        malformed(f"The tensor {name!r} has no plain type and layout.", layer=name)
+    sizes, strides = (_numbers(name, meta.get(key)) for key in ("sizes", "strides"))
+    (offset,) = _numbers(name, [meta.get("storage_offset")])
+    if len(sizes) != len(strides):
+        malformed(f"The tensor {name!r} has {len(sizes)} sizes and {len(strides)} strides.", layer=name)
+    return {
+        "dtype": meta["dtype"],
+        "sizes": [{"as_int": size} for size in sizes],
+        "requires_grad": meta.get("requires_grad") is True and meta["dtype"] in FLOAT_TYPES,
+        "device": {"type": "cpu", "index": None},
+        "strides": [{"as_int": stride} for stride in strides],
+        "storage_offset": {"as_int": offset},
+        "layout": 7,
+    }
+
+
+def _numbers(name: str, values: Any) -> list[int]:
+    if isinstance(values, list):
+        plain = [value.get("as_int") if isinstance(value, dict) else None for value in values]
+        if all(type(value) is int and 0 <= value < 2**40 for value in plain):
+            return [value for value in plain if value is not None]
+    malformed(f"The tensor {name!r} has sizes that are not plain numbers.", layer=name)
+
+
+def _check_payload(name: str, payload: Payload, stored: int, blob: bytes) -> None:
+    """Every number that the meta data reaches lies in the stored bytes, and all of them are finite."""
+    meta = payload.meta
+    sizes, strides = ([value["as_int"] for value in meta[key]] for key in ("sizes", "strides"))
+    offset, item = meta["storage_offset"]["as_int"], ITEM_BYTES[meta["dtype"]]
+    elements = math.prod(sizes)
+    last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True)) + 1
+    if elements and max(last, elements) * item > stored:
+        malformed(
+            f"The tensor {name!r} of shape {tuple(sizes)} needs {max(last, elements) * item} bytes, "
+            f"{stored} are stored.",
+            layer=name,
+        )
+    if meta["dtype"] not in FLOAT_TYPES or not elements:
+        return
+    storage = torch.frombuffer(bytearray(blob), dtype=FLOAT_TYPES[meta["dtype"]])
+    values = torch.as_strided(storage, sizes, strides, offset)
+    bad = elements - int(torch.isfinite(values).sum())
+    if bad and (elements > 1 or bool(values.isnan())):
+        raise MethodError(
+            "malformed_model",
+            f"The weights {name!r} hold {bad} numbers of {elements} that are NaN or infinite.",
+            layer=name,
+            hint="The network diverged while it was trained, or the file is damaged.",
+        )
