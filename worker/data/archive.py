@@ -145,8 +145,16 @@ def _open_tar(path: Path, limits: Limits, stack: ExitStack) -> Archive:
             if not member.isreg() or member.issparse():
                 raise MalformedDataset(f"{member.name} {_SPARSE_OR_ODD}.")
             named.append((member.name, member.size, member.offset_data))
+        _check_end(file, tar.offset, path.stat().st_size)
     limits.check_unpacked(sum(size for _, size, _ in named), path.stat().st_size)
     return _TarArchive(file, _clean(named))
+
+
+def _check_end(file: IO[bytes], end: int, size: int) -> None:
+    """An archive ends with a block of zeros; tarfile takes a file cut between two members for a whole one."""
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise MalformedDataset(f"The tar archive is cut short or damaged at byte {end:,} of {size:,}.")
 
 
 def _gunzip(path: Path, target: Path, limits: Limits) -> None:
