@@ -1,0 +1,247 @@
+"""The training loop: one object that yields a report per step and can be stopped and resumed anywhere.
+
+All randomness of a step follows from (seed, epoch, step), so a resumed run needs no generator's state.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from basisconv.cost import evaluating
+from basisconv.errors import InvalidRequest, MethodError
+from basisconv.finetune.data import Augment, TrainingData
+from basisconv.finetune.losses import Objective, objective_loss
+from basisconv.nn import Factorized
+from basisconv.outputs import output_tensors
+
+LEARNING_RATES = {"all": 1e-3, "mixing": 2e-3}  # AdamW; fewer weights bear larger steps
+WEIGHT_DECAY = 1e-4  # on weights with two or more dimensions
+WARM_UP = 0.05  # share of all steps
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """`update`: "mixing" leaves the basis filters as they are (the paper's way), "all" trains everything.
+
+    `learning_rate`: the peak; None: 1e-3 for all, 2e-3 for mixing.
+    """
+
+    epochs: int = 1
+    update: Literal["mixing", "all"] = "all"
+    objective: Objective = "distill"
+    batch_size: int = 128
+    learning_rate: float | None = None
+    augment: Augment = "flip_crop"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step. `epoch` and `step` count from 1, `step` over all epochs; `loss` of its batch."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    images_per_second: float
+
+
+class Finetune:
+    """An iterator over Steps that trains `student` in place.
+
+    `state_dict()` after any step, loaded by `resume()` into a run with the same arguments, continues to
+    bit-identical weights on the CPU (at the same number of threads). The state is a flat dict of tensors,
+    for safetensors. The student is in train mode while it runs and in eval mode afterwards.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        data: TrainingData,
+        config: FinetuneConfig,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        _check(teacher, data, config)
+        self._student, self._teacher, self._data, self._config = student, teacher, data, config
+        self._clock = clock
+        self._device = next(student.parameters()).device
+        self._batch = min(config.batch_size, len(data))
+        self._per_epoch = len(data) // self._batch
+        self._steps = config.epochs * self._per_epoch
+        self._done = 0
+        self._learning = choose_learnable_(student, config.update)
+        self._peak = config.learning_rate or LEARNING_RATES[config.update]
+        self._optimizer = _optimizer(self._learning.values(), self._peak)
+        self._order: tuple[int, Tensor] | None = None
+        if self._device.type == "cuda":
+            student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def steps(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[Step]:
+        return self
+
+    def __next__(self) -> Step:
+        if self._done >= self._steps:
+            self._student.eval()
+            raise StopIteration
+        started = self._clock()
+        learning_rate = self._peak * schedule(self._done, self._steps)
+        loss = self._step(learning_rate)
+        self._done += 1
+        seconds = max(self._clock() - started, 1e-9)
+        epoch = (self._done - 1) // self._per_epoch + 1
+        return Step(
+            epoch, self._config.epochs, self._done, self._steps, loss, learning_rate, self._batch / seconds
+        )
+
+    def _step(self, learning_rate: float) -> float:
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        draw = _generator(self._config.seed, self._done)
+        images, labels = self._data.batch(self._rows(), self._device, self._config.augment, draw)
+        if self._device.type == "cuda":
+            images = images.contiguous(memory_format=torch.channels_last)
+        loss = self._loss(images, labels)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise MethodError(
+                "internal",
+                f"The loss became {value} at step {self._done + 1} of {self._steps}.",
+                hint=f"Use a learning rate below {self._peak:g}.",
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        return value
+
+    def _loss(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        teacher = None
+        with self._precision():
+            if self._teacher is not None and self._config.objective != "labels":
+                with evaluating(self._teacher):
+                    teacher = output_tensors(self._teacher(images))
+            self._student.train()
+            with _seeded(self._config.seed, self._done, self._device):
+                student = output_tensors(self._student(images))
+        return objective_loss(self._config.objective, student, teacher, labels)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        """bfloat16 where it is fast; float32 on the CPU, where a run must be repeatable to the bit."""
+        on_gpu = self._device.type == "cuda"
+        return torch.autocast("cuda", torch.bfloat16) if on_gpu else nullcontext()
+
+    def _rows(self) -> Tensor:
+        epoch, at = divmod(self._done, self._per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            draw = _generator(self._config.seed, -1 - epoch)
+            self._order = (epoch, torch.randperm(len(self._data), generator=draw))
+        return self._order[1][at * self._batch : (at + 1) * self._batch]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs, as copies on the CPU."""
+        state = {f"network.{name}": value for name, value in self._student.state_dict().items()}
+        for name, parameter in self._learning.items():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                state[f"optimizer.{key}.{name}"] = value
+        state["done"] = torch.tensor(self._done)
+        return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+
+    state = state_dict
+
+    def resume(self, state: dict[str, Tensor]) -> None:
+        """Continue after the step at which state_dict() was taken.
+
+        Raises InvalidRequest for a state of another network.
+        """
+        network = {
+            name.removeprefix("network."): v for name, v in state.items() if name.startswith("network.")
+        }
+        if network.keys() != self._student.state_dict().keys():
+            raise InvalidRequest("the saved state belongs to a network of another structure")
+        self._student.load_state_dict(network)
+        for name, parameter in self._learning.items():
+            marks = {key: f"optimizer.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
+            found = {key: state[mark].clone() for key, mark in marks.items() if mark in state}
+            # AdamW keeps its step counters on the CPU
+            self._optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter) for key, value in found.items()
+            }
+        self._done = int(state["done"])
+
+
+def finetune(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    data: TrainingData,
+    config: FinetuneConfig,
+    clock: Callable[[], float] = time.monotonic,
+) -> Finetune:
+    """Train `student` in place, a Step per iteration; `teacher`: the original (not needed for labels).
+
+    Both are on the same device; on CUDA the run uses bfloat16 and channels-last. The last, incomplete batch
+    of an epoch is left out. Raises InvalidRequest for objectives that the data or the network cannot serve
+    and MethodError when the loss stops being finite.
+    """
+    return Finetune(student, teacher, data, config, clock)
+
+
+def choose_learnable_(student: nn.Module, update: Literal["mixing", "all"]) -> dict[str, nn.Parameter]:
+    """Set requires_grad: all, or all but the first factors of the paper's form. Returns what learns."""
+    pairs = (child for child in student.modules() if isinstance(child, Factorized) and child.freezes_first)
+    frozen = {id(pair.first.weight) for pair in pairs} if update == "mixing" else set()
+    for parameter in student.parameters():
+        parameter.requires_grad_(id(parameter) not in frozen and parameter.is_floating_point())
+    return {name: p for name, p in student.named_parameters() if p.requires_grad}
+
+
+def schedule(done: int, steps: int) -> float:
+    """Linear warm-up over the first 5 % of the steps, then a cosine down to 0."""
+    warm = max(1, round(WARM_UP * steps))
+    if done < warm:
+        return (done + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, steps - warm)))
+
+
+def _optimizer(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
+    found = list(parameters)
+    groups = [
+        {"params": [p for p in found if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in found if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate)
+
+
+def _check(teacher: nn.Module | None, data: TrainingData, config: FinetuneConfig) -> None:
+    if len(data) == 0:
+        raise InvalidRequest("there are no training images")
+    if config.objective != "distill" and data.labels is None:
+        raise InvalidRequest(
+            f"the objective {config.objective} needs labels", hint="Use the objective distill: it needs none."
+        )
+    if config.objective != "labels" and teacher is None:
+        raise InvalidRequest(f"the objective {config.objective} needs the original network")
+
+
+def _generator(seed: int, step: int) -> Generator:
+    """A generator of its own for each step (>= 0) and epoch (< 0)."""
+    return Generator().manual_seed((seed * 1_000_003 + step) % (1 << 63))
+
+
+@contextmanager
+def _seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
+    """Dropout draws from torch's global generator: seed it for the step and put it back afterwards."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed * 1_000_003 + step)
+        yield
