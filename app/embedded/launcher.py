@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from app.core import migrations
 from app.core.settings import Settings
@@ -26,7 +26,7 @@ from app.embedded.console import Relay, rotate
 from app.embedded.folders import AlreadyRunning, lock, private_folder
 from app.embedded.owner import key_file, owner_key
 from app.embedded.postgres import Postgres
-from app.embedded.processes import Web, Worker
+from app.embedded.processes import PREFIX, Web, Worker
 from app.embedded.secrets import DATABASE, ROLE, Secrets, given, settings_with
 from app.embedded.supervisor import GaveUp, Supervisor
 from app.embedded.valkey import Valkey
@@ -60,6 +60,10 @@ def serve(options: Options, say: Callable[[str], None]) -> int:
         launcher.run()
     except StopAsked:
         pass
+    except ValidationError as problem:  # of the settings; without the values, which may be secret
+        for error in problem.errors(include_input=False, include_url=False):
+            say(f"{PREFIX}{str(error['loc'][0]).upper()}: {error['msg']}")
+        return 1
     except (Refused, NotStarted, NotReachable, GaveUp, AlreadyRunning) as problem:
         say(str(problem))
         return 1

@@ -1,0 +1,52 @@
+# `make run` and `make test` set everything up by themselves; `make help` lists the rest.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+export PYTHON
+
+.PHONY: help setup run demo test test-faults lint format migration-check migration openapi settings-doc clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+
+setup: ## .venv with the exact pins, and the browser packages; quick when nothing changed
+	@scripts/setup.sh
+
+run: setup ## serve on 127.0.0.1:${PORT:-8000} until Ctrl-C; everything lies in var/
+	@exec $(BIN)/basisconv serve --stop-with-parent
+
+demo: setup ## the main job on the bundled example, from the command line
+	@exec $(BIN)/basisconv demo
+
+test: setup ## all tests, in under 15 minutes on 2 cores; ARGS go to pytest
+	@exec scripts/test.sh $(ARGS)
+
+test-faults: setup ## only those that kill servers, workers and children
+	@exec timeout --kill-after=30 900 $(BIN)/python -m pytest -q tests/faults tests/run $(ARGS)
+
+lint: setup ## ruff, mypy strict, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## ruff's fixes and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+migration-check: setup ## migrations up, down, up; no difference to the tables in the code
+	$(BIN)/python scripts/migrations.py check
+
+migration: setup ## write a migration from that difference: make migration MESSAGE="add batches"
+	$(BIN)/python scripts/migrations.py new "$(MESSAGE)"
+
+openapi: setup ## docs/openapi.json from the code
+	@mkdir -p build
+	$(BIN)/python -m app.openapi >build/openapi.json && mv build/openapi.json docs/openapi.json
+
+settings-doc: setup ## docs/settings.md from the code
+	$(BIN)/python scripts/settings_doc.py
+
+clean: ## remove what set-up made; var/ with all data stays
+	rm -rf .venv node_modules app/web/static/vendor build test-results *.egg-info \
+		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
