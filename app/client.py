@@ -42,6 +42,10 @@ class DownloadDamaged(Exception):  # noqa: N818 - says what is wrong
     """The bytes that arrived are not the ones that the service lists."""
 
 
+class _StreamOver(Exception):  # noqa: N818 - says what is so
+    """The job has ended and every event was read."""
+
+
 @dataclass(frozen=True)
 class Event:
     """One event of a job, in order of `seq`."""
@@ -150,6 +154,8 @@ class Client:
                     yield event
                     if event.type == "done":
                         return
+            except _StreamOver:
+                return
             except httpx.TransportError:
                 failures += 1
                 if failures >= _TRIES:
@@ -172,6 +178,8 @@ class Client:
             if response.is_error:
                 response.read()
                 raise _error(response)
+            if response.status_code == httpx.codes.NO_CONTENT:
+                raise _StreamOver
             for id_, data in _messages(response.iter_lines()):
                 yield id_ or last, _event(json.loads(data))
 

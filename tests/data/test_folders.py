@@ -26,9 +26,11 @@ def stored(folder: Path, part: str) -> list[np.ndarray]:
     return [decode_png(blob[a:b].tobytes()) for a, b in pairwise(ends)]
 
 
-@pytest.mark.parametrize("pack", [zip_of, tar_of, lambda files: tar_of(files, "w:gz")])
-def test_class_folders_come_in_from_zip_tar_and_tar_gz(tmp_path: Path, pack: Any) -> None:
-    result = inspect(tmp_path, pack(class_folders()), "images")
+@pytest.mark.parametrize("form", ["zip", "w", "w:gz", "w:bz2", "w:xz"])
+def test_class_folders_come_in_from_zip_tar_and_compressed_tar(tmp_path: Path, form: str) -> None:
+    files = class_folders()
+    packed = zip_of(files) if form == "zip" else tar_of(files, form)
+    result = inspect(tmp_path, packed, "images")
     assert result["examples"] == {"train": 8, "test": 2}
     assert (result["classes"], result["image"], result["labelled"]) == (2, [6, 6, 3], True)
     assert result["details"]["class_names"] == ["cat", "dog"]

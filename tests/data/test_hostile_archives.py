@@ -101,9 +101,9 @@ def test_too_many_images_and_too_many_decoded_bytes_are_refused(tmp_path: Path) 
         inspect(tmp_path, zip_of(mixed), "images", max_unpacked_bytes=packed)
 
 
-@pytest.mark.parametrize("head", [b"", b"7z\xbc\xaf\x27\x1c", b"\xfd7zXZ\x00", b"Rar!", b"hello" * 100])
+@pytest.mark.parametrize("head", [b"", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"hello" * 100])
 def test_other_archives_are_refused_with_what_is_accepted(tmp_path: Path, head: bytes) -> None:
-    with pytest.raises(MalformedDataset, match=r"no zip, tar or tar\.gz"):
+    with pytest.raises(MalformedDataset, match="no zip, tar or compressed tar"):
         inspect(tmp_path, head, "images")
 
 
@@ -114,15 +114,15 @@ def test_a_tar_header_that_claims_gigabytes_is_not_loaded(tmp_path: Path) -> Non
         inspect(tmp_path, info.tobuf(tarfile.GNU_FORMAT) + tar_of(GOOD), "images")
 
 
+WHOLE = {"zip": zip_of(GOOD), "tar": tar_of(GOOD), "gz": tar_of(GOOD, "w:gz"), "xz": tar_of(GOOD, "w:xz")}
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(form=st.sampled_from(["tar", "gz", "zip"]), data=st.data())
+@given(form=st.sampled_from(sorted(WHOLE)), data=st.data())
 def test_an_archive_that_is_cut_anywhere_is_refused(tmp_path: Path, form: str, data: st.DataObject) -> None:
     whole = WHOLE[form].rstrip(b"\0")  # a tar ends with zeros, of which one block is enough
     cut = data.draw(st.integers(0, len(whole) - 1))
     assert isinstance(outcome(tmp_path, whole[:cut], "images"), Problem)
-
-
-WHOLE = {"zip": zip_of(GOOD), "tar": tar_of(GOOD), "gz": tar_of(GOOD, "w:gz")}
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

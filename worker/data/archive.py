@@ -1,11 +1,13 @@
 """Zip and tar as lists of safe names and a way to read one: nothing is ever unpacked to its own path."""
 
+import bz2
 import gzip
+import lzma
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,23 +41,23 @@ class Archive(Protocol):
 
 @contextmanager
 def open_archive(path: Path, scratch: Path, limits: Limits) -> Iterator[Archive]:
-    """A zip, tar or tar.gz by its content, not its name. A gzip is unpacked into `scratch` first."""
+    """A zip or tar by its content, not its name. A compressed tar is unpacked into `scratch` first."""
     with path.open("rb") as file:
         head = file.read(262 + 16)
     with ExitStack() as stack:
         if head[:2] == b"PK":
             yield _open_zip(path, limits, stack)
-        elif head[:2] == b"\x1f\x8b":
+        elif (unpack := _unpacker(head)) is not None:
             unpacked = scratch / "unpacked.tar"
             stack.callback(unpacked.unlink, missing_ok=True)
-            _gunzip(path, unpacked, limits)
+            _decompress(unpack, path, unpacked, limits)
             yield _open_tar(unpacked, limits, stack)
         elif head[257:262] == b"ustar":
             yield _open_tar(path, limits, stack)
         else:
             raise MalformedDataset(
-                f"The file starts with {head[:6].hex(' ')}, which is no zip, tar or tar.gz archive.",
-                hint="Pack the class folders as .zip, .tar or .tar.gz (not .7z, .rar, .tar.xz or .tar.bz2).",
+                f"The file starts with {head[:6].hex(' ')}, which is no zip, tar or compressed tar.",
+                hint="Pack the class folders as .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz.",
             )
 
 
@@ -81,7 +83,15 @@ def refuse_damage(name: str) -> Iterator[None]:
     """Whatever the unpackers raise on a damaged member becomes one clear refusal."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         raise MalformedDataset(f"{name} cannot be unpacked: {error}.") from error
     except (NotImplementedError, RuntimeError) as error:  # unknown compression, or a password is needed
         raise MalformedDataset(f"{name} cannot be unpacked: {error}.") from error
@@ -157,9 +167,14 @@ def _check_end(file: IO[bytes], end: int, size: int) -> None:
         raise MalformedDataset(f"The tar archive is cut short or damaged at byte {end:,} of {size:,}.")
 
 
-def _gunzip(path: Path, target: Path, limits: Limits) -> None:
+def _unpacker(head: bytes) -> Callable[[Path], IO[bytes]] | None:
+    known = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    return next((unpack for magic, unpack in known.items() if head.startswith(magic)), None)  # type: ignore[return-value]
+
+
+def _decompress(unpack: Callable[[Path], IO[bytes]], path: Path, target: Path, limits: Limits) -> None:
     packed, unpacked = path.stat().st_size, 0
-    with refuse_damage("The archive"), gzip.open(path) as source, target.open("wb") as sink:
+    with refuse_damage("The archive"), unpack(path) as source, target.open("wb") as sink:
         while chunk := source.read(_CHUNK):
             unpacked += len(chunk)
             limits.check_unpacked(unpacked, packed, so_far=True)
