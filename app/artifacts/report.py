@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader
 
 from app.datasets.tables import Dataset
 from app.jobs.tables import Job
@@ -46,9 +46,7 @@ def render_report(job: Job, model: Model, dataset: Dataset | None, now: datetime
 
 @cache
 def _template() -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     environment.filters.update(percent=_percent, count=_count, number=_number)
     return environment.get_template("report.html.j2")
 

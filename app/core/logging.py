@@ -35,5 +35,6 @@ def configure_logging(level: str, log_format: Literal["console", "json"]) -> Non
 def _rendering(log_format: Literal["console", "json"]) -> list[Any]:
     drop = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if log_format == "console":
-        return [drop, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        plain = structlog.dev.plain_traceback  # the other one prints every local variable, secrets too
+        return [drop, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     return [drop, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

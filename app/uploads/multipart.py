@@ -48,7 +48,7 @@ async def receive_upload(request: Request, store: Store, limit: int, names: froz
     except (MalformedRequest, UploadTooLarge):
         await _drain(body)
         raise
-    return Upload(staged, form.filename or "", bytes(form.head), form.texts())
+    return Upload(staged, form.filename or "", bytes(form.head), form.texts)
 
 
 def _boundary(request: Request) -> bytes:
@@ -98,6 +98,7 @@ class _Form:
     def __init__(self, boundary: bytes, limit: int, names: frozenset[str]) -> None:
         self.filename: str | None = None
         self.head = bytearray()
+        self.texts: dict[str, str] = {}  # once the form has been read to its end
         self._fields: dict[str, bytearray] = {}
         self._limit, self._names = limit, names
         self._part = _Part()
@@ -133,9 +134,7 @@ class _Form:
             raise MalformedRequest("The form ends before its closing boundary: the upload is incomplete.")
         if self.filename is None:
             raise invalid(("file",), "The form has no file part named `file`.")
-
-    def texts(self) -> dict[str, str]:
-        return {name: _text(name, bytes(raw)) for name, raw in self._fields.items()}
+        self.texts = {name: _text(name, bytes(raw)) for name, raw in self._fields.items()}
 
     def _on_part_begin(self) -> None:
         self._part = _Part()
