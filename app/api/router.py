@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.api import docs, health
+from app.api import health
 from app.artifacts import endpoints as artifacts
 from app.datasets import endpoints as datasets
 from app.jobs import endpoints as jobs
@@ -10,7 +10,7 @@ from app.keys import endpoints as keys
 from app.models import endpoints as models
 
 router = APIRouter()
-for part in (health, docs, models, datasets, jobs, artifacts, keys):
+for part in (health, models, datasets, jobs, artifacts, keys):
     router.include_router(part.router)
 
 # Bodies that endpoints stream themselves, under limits of their own.

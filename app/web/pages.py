@@ -183,6 +183,12 @@ def batch_list(_caller: Reader) -> Response:
     return render("batches.html", here="/batches")
 
 
+@router.get("/docs")
+def rest_description(request: Request) -> Response:
+    """The interactive description; it shows nothing that needs a key."""
+    return render("docs.html", here="/docs", signed_in=security.COOKIE in request.cookies)
+
+
 @router.get("/favicon.ico")
 def favicon() -> Response:
     headers = {"Cache-Control": "max-age=86400"}

@@ -1,0 +1,222 @@
+"""The main job in the browser: from the sign-in link to files on the user's own disk."""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+import onnx
+from playwright.sync_api import Page, expect
+
+from tests.e2e.conftest import EXAMPLES, OpenPage, example_job, wait_for
+from tests.support.processes import wait_until
+from tests.support.service import Service
+
+JOB_MILLISECONDS = 90_000
+LONG = {"epochs": 1000, "update": "all", "objective": "distill", "augment": "none"}
+
+
+def test_the_sign_in_link_leads_to_the_form_and_leaves_the_address(
+    open_page: OpenPage, shared_server: Service
+) -> None:
+    page = open_page(signed_in=False)
+    page.goto(shared_server.sign_in_url)
+    expect(page).to_have_url(f"{shared_server.url}/")
+    expect(page.get_by_role("button", name="Compress")).to_be_visible()
+
+
+def test_a_stranger_is_told_where_the_link_and_the_key_are_and_signs_in_with_the_key(
+    open_page: OpenPage, shared_server: Service
+) -> None:
+    page = open_page(signed_in=False)
+    page.goto(f"{shared_server.url}/jobs")
+    expect(page.get_by_text("var/api-key")).to_be_visible()
+    page.get_by_label("API key").fill("bc_wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("not known")
+    page.get_by_label("API key").fill(shared_server.key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Make a trained network smaller")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("API key")).to_be_visible()
+
+
+def test_one_click_compresses_the_bundled_example_and_gives_files_that_are_what_they_say(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    page = open_page()
+    page.get_by_role("button", name="Try the bundled example").click()
+    page.wait_for_url(re.compile("/jobs/job_"))
+    expect(page.locator("#now")).to_contain_text("Finished", timeout=JOB_MILLISECONDS)
+    rows = page.get_by_role("region", name="Before and after").get_by_role("row")
+    expect(rows.filter(has_text="Accuracy")).to_have_count(1)
+    expect(rows.filter(has_text="Operations")).to_have_count(1)
+    expect(page.locator("[data-chart=train_loss] canvas")).to_be_visible()
+    expect(page.locator(".stages .done")).to_have_count(6)
+    expect(page.get_by_text("k×k, then 1×1").first).to_be_visible()
+
+    line = page.locator(".files > li").filter(has_text=".onnx")
+    with page.expect_download() as downloading:
+        line.get_by_role("link", name="Download").click()
+    target = tmp_path / downloading.value.suggested_filename
+    downloading.value.save_as(target)
+    assert target.suffix == ".onnx"
+    onnx.checker.check_model(onnx.load(target))
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == line.locator(".hash").inner_text()
+
+
+def _drop(page: Page, box: str, file: Path) -> None:
+    """Let a real file fall onto a box, as the browser's own events tell it."""
+    data = base64.b64encode(file.read_bytes()).decode()
+    transfer = page.evaluate_handle(
+        """([name, data]) => {
+          const transfer = new DataTransfer();
+          const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+          transfer.items.add(new File([bytes], name));
+          return transfer;
+        }""",
+        [file.name, data],
+    )
+    for event in ("dragenter", "dragover", "drop"):
+        page.dispatch_event(box, event, {"dataTransfer": transfer})
+
+
+def test_dropped_files_are_uploaded_inspected_and_compressed_with_the_chosen_parameters(
+    open_page: OpenPage, shared_server: Service
+) -> None:
+    page = open_page()
+    _drop(page, "#model-drop", EXAMPLES / "digits_cnn.pt2")
+    _drop(page, "#dataset-drop", EXAMPLES / "digits.npz")
+    expect(page.locator("#model-drop")).to_contain_text("digits_cnn.pt2")
+    expect(page.locator("#dataset-drop")).to_contain_text("digits.npz")
+    page.get_by_label("Pixel values it was trained on").select_option("custom")
+    page.get_by_label("Mean per channel").fill("0.3054")
+    page.get_by_label("Deviation per channel").fill("0.3760")
+    page.get_by_label("Share to keep").fill("70")
+    page.get_by_label("Fine-tune for").select_option("0")
+    page.get_by_text("More choices").click()
+    page.get_by_label("Name of the job").fill("By <b>hand</b>")
+    page.get_by_label("Layers to leave alone").fill("stem*")
+    page.get_by_label("ONNX", exact=True).uncheck()
+    page.get_by_label("safetensors").uncheck()
+    page.get_by_role("button", name="Compress").click()
+    page.wait_for_url(re.compile("/jobs/job_"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("By <b>hand</b>")
+    expect(page.locator("#now")).to_contain_text("Finished", timeout=JOB_MILLISECONDS)
+    job = shared_server.client.get(f"/v1/jobs/{page.url.rsplit('/', 1)[1]}").json()
+    assert job["compression"]["target"]["macs"] == 0.7
+    assert job["compression"]["layers"]["exclude"] == ["stem*"]
+    assert job["training"]["epochs"] == 0
+    assert job["exports"] == ["pt2"]
+    assert job["result"]["original"]["accuracy"] > 0.9  # the normalisation arrived
+    model = shared_server.client.get(f"/v1/models/{job['model']}").json()
+    assert model["input"]["mean"] == [0.3054]
+
+
+def test_a_file_that_is_no_network_is_refused_beside_its_field(open_page: OpenPage, tmp_path: Path) -> None:
+    file = tmp_path / "holiday.onnx"
+    file.write_text("Dear diary, today we went to the sea.\n" * 50)
+    page = open_page()
+    page.locator("#model").set_input_files(file)
+    page.get_by_role("button", name="Compress").click()
+    expect(page.locator("#model-problem")).to_be_visible()
+    expect(page.locator("#model-id")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_role("button", name="Compress")).to_be_enabled()
+
+
+def test_what_only_the_inspector_finds_is_told_beside_the_field_too(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    whole = (EXAMPLES / "digits_cnn.onnx").read_bytes()
+    file = tmp_path / "half.onnx"
+    file.write_bytes(whole[: len(whole) // 2])
+    page = open_page()
+    page.locator("#model").set_input_files(file)
+    page.get_by_role("button", name="Compress").click()
+    expect(page.locator("#model-problem")).to_be_visible(timeout=60_000)
+
+
+def test_wrong_fields_are_told_before_anything_is_sent(open_page: OpenPage) -> None:
+    page = open_page()
+    page.get_by_role("button", name="Compress").click()
+    expect(page.locator("#model-problem")).to_contain_text("Choose a network first")
+    page.locator("#model").set_input_files(EXAMPLES / "digits_cnn.onnx")
+    page.get_by_label("Keep at most").select_option("ranks")
+    page.get_by_label("Ranks", exact=True).fill("conv1: eight")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    page.get_by_role("button", name="Compress").click()
+    expect(page.locator("#target-problem")).to_contain_text("not of the form layer = rank")
+    assert sent == []
+
+
+def test_a_problem_of_the_job_is_told_beside_the_field_that_caused_it(
+    open_page: OpenPage, shared_server: Service
+) -> None:
+    job = example_job(shared_server, training={"epochs": 0})
+    wait_for(shared_server.client, f"/v1/jobs/{job['id']}", "succeeded")
+    page = open_page()
+    page.get_by_role("combobox", name="or uploaded before").first.select_option(job["model"])
+    page.get_by_text("More choices").click()
+    page.get_by_label("Layers to leave alone").fill("no_such_layer*")
+    page.get_by_role("button", name="Compress").click()
+    expect(page.locator("#layers-problem")).to_contain_text("no_such_layer")
+
+
+def test_a_running_job_is_cancelled_from_its_page(open_page: OpenPage, shared_server: Service) -> None:
+    job = example_job(shared_server, training=LONG)
+    page = open_page()
+    page.goto(f"{shared_server.url}/jobs/{job['id']}")
+    expect(page.locator(".stages [aria-current=step]")).to_contain_text("Fine-tune", timeout=60_000)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#now")).to_contain_text("Cancelled", timeout=JOB_MILLISECONDS)
+    expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
+
+
+def test_the_page_goes_on_by_itself_after_the_web_process_was_restarted(
+    open_page: OpenPage, shared_server: Service
+) -> None:
+    job = example_job(shared_server, training=LONG)
+    page = open_page()
+    page.goto(f"{shared_server.url}/jobs/{job['id']}")
+    expect(page.locator("[data-chart=train_loss] canvas")).to_be_visible(timeout=60_000)
+    shared_server.web.stop()
+    shared_server.web.start()
+    wait_until(shared_server.web.is_ready, 30)
+    shared_server.client.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
+    expect(page.locator("#now")).to_contain_text("Cancelled", timeout=JOB_MILLISECONDS)
+
+
+def test_a_job_is_sent_with_the_keyboard_alone(open_page: OpenPage, shared_server: Service) -> None:
+    job = example_job(shared_server, training=LONG)
+    shared_server.client.post(f"/v1/jobs/{job['id']}/cancel").raise_for_status()
+    page = open_page()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    for selector, keys in (
+        ("#model-id", ["ArrowDown"]),
+        ("#share", ["ArrowLeft"] * 5),
+        ("#more summary", ["Enter"]),
+        ("#job-name", []),
+    ):
+        _tab_to(page, selector)
+        for key in keys:
+            page.keyboard.press(key)
+    page.keyboard.type("By keyboard")
+    _tab_to(page, "#go")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/jobs/job_"))
+    expect(page.get_by_role("heading", level=1)).to_have_text("By keyboard")
+    expect(page.locator(".lead")).to_contain_text("55 % of the operations")
+
+
+def _tab_to(page: Page, selector: str) -> None:
+    """Press Tab until the control has the focus, and see that it shows."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            shown = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert shown != "none", f"{selector} does not show its focus"
+            return
+    raise AssertionError(f"{selector} is not reached by Tab")

@@ -1,0 +1,130 @@
+"""What holds for every page: it fits, it is quiet, it asks nobody else, and names are only names."""
+
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.conftest import EXAMPLES, OpenPage, example_job, wait_for
+from tests.support.service import Service
+
+FIRST_PAGE_BYTES = 200_000
+PATHS = ("/", "/models", "/models/{model}", "/datasets", "/jobs", "/jobs/{id}", "/batches", "/nothing-here")
+
+
+@pytest.fixture(scope="module")
+def finished(shared_server: Service) -> dict[str, Any]:
+    """A job that is done, so that every page has something to show."""
+    job = example_job(shared_server, training={"epochs": 1, "augment": "none"})
+    return wait_for(shared_server.client, f"/v1/jobs/{job['id']}", "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")]
+)
+def test_every_page_fits_and_is_quiet(
+    open_page: OpenPage, shared_server: Service, finished: dict[str, Any], width: int, scheme: str
+) -> None:
+    page = open_page(width=width, color_scheme=scheme)
+    for path in PATHS:
+        page.goto(shared_server.url + path.format(**finished))
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        page.wait_for_load_state("load")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.locator("main, [role=main]").count() == 1, path
+
+
+def test_controls_have_names_and_ids_are_unique(
+    open_page: OpenPage, shared_server: Service, finished: dict[str, Any]
+) -> None:
+    page = open_page()
+    for path in PATHS:
+        page.goto(shared_server.url + path.format(**finished))
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll("a, button, input, select, textarea, progress")]
+              .filter((e) => !e.hidden)
+              .filter((e) => !(e.labels?.length || e.textContent.trim() || e.ariaLabel || e.title))
+              .map((e) => e.outerHTML)"""
+        )
+        repeated = page.evaluate(
+            """() => { const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
+              return ids.filter((id, at) => ids.indexOf(id) !== at); }"""
+        )
+        assert (nameless, repeated) == ([], []), path
+
+
+def test_the_interactive_description_of_rest_is_served_by_us(
+    open_page: OpenPage, shared_server: Service
+) -> None:
+    page = open_page()
+    page.goto(f"{shared_server.url}/docs")
+    expect(page.get_by_text("/v1/models").first).to_be_visible(timeout=30_000)
+
+
+def test_the_first_page_is_light(open_page: OpenPage, shared_server: Service) -> None:
+    page = open_page(signed_in=False)
+    got: list[int] = []
+    page.on("response", lambda response: got.append(len(response.body())) if response.status == 200 else None)
+    page.goto(shared_server.sign_in_url)
+    page.wait_for_load_state("networkidle")
+    assert len(got) > 4
+    assert sum(got) < FIRST_PAGE_BYTES
+
+
+def test_without_scripts_the_job_page_shows_the_state_as_of_loading(
+    open_page: OpenPage, shared_server: Service, finished: dict[str, Any]
+) -> None:
+    page = open_page(java_script_enabled=False)
+    page.goto(f"{shared_server.url}/jobs/{finished['id']}")
+    expect(page.locator("#now")).to_contain_text("Finished")
+    expect(page.get_by_role("region", name="Before and after")).to_be_visible()
+    expect(page.get_by_role("link", name="Download").first).to_be_visible()
+
+
+def test_a_name_is_shown_as_it_was_given_and_never_as_markup(
+    open_page: OpenPage, shared_server: Service
+) -> None:
+    name = "<img src=x onerror=\"document.title='owned'\">{{ 7 * 7 }}"
+    file = {"file": ("digits_cnn.onnx", (EXAMPLES / "digits_cnn.onnx").read_bytes())}
+    answer = shared_server.client.post("/v1/models", files=file, data={"name": name}).raise_for_status()
+    wait_for(shared_server.client, f"/v1/models/{answer.json()['id']}", "ready")
+    page = open_page()
+    for path in ("/", "/models", f"/models/{answer.json()['id']}"):
+        page.goto(shared_server.url + path)
+        assert name in page.locator("main").inner_text() or path == "/"
+        assert page.locator("main img").count() == 0
+        assert page.title() != "owned"
+
+
+def test_a_page_that_does_not_exist_says_so_to_people_and_to_programs(
+    open_page: OpenPage, shared_server: Service
+) -> None:
+    page = open_page()
+    answer = page.goto(f"{shared_server.url}/jobs/job_00000000000000000000000000")
+    assert answer is not None
+    assert answer.status == 404
+    expect(page.get_by_role("link", name="Go to the start page")).to_be_visible()
+    program = shared_server.client.get("/nothing-here")
+    assert program.status_code == 404
+    assert program.headers["content-type"] == "application/problem+json"
+
+
+def test_another_site_cannot_use_the_session(open_page: OpenPage, shared_server: Service) -> None:
+    page = open_page()
+    cookies = {cookie["name"]: cookie["value"] for cookie in page.context.cookies()}
+    with httpx.Client(base_url=shared_server.url, cookies=cookies, trust_env=False) as client:
+        for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://elsewhere.example"}):
+            assert client.post("/example", headers=headers).status_code == 403
+        assert client.get("/jobs", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+
+
+def test_the_job_list_follows_its_jobs_without_a_reload(
+    open_page: OpenPage, shared_server: Service, finished: dict[str, Any]
+) -> None:
+    job = example_job(shared_server, name="Followed from the list", training={"epochs": 1, "augment": "none"})
+    page = open_page()
+    page.goto(f"{shared_server.url}/jobs")
+    row = page.get_by_role("listitem").filter(has_text="Followed from the list")
+    expect(row).to_contain_text("Finished", timeout=60_000)
+    wait_for(shared_server.client, f"/v1/jobs/{job['id']}", "succeeded", 1)
