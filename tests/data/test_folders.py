@@ -14,7 +14,7 @@ from PIL import Image
 from app.core.errors import MalformedDataset
 from tests.data.making import class_folders, encode, inspect, picture, tar_of, zip_of
 from worker.data.canonical import read_canonical
-from worker.data.decode import decode_png
+from worker.data.packed import unpack
 
 
 def stored(folder: Path, part: str) -> list[np.ndarray]:
@@ -23,7 +23,7 @@ def stored(folder: Path, part: str) -> list[np.ndarray]:
     if f"{part}_x" in found:
         return list(found[f"{part}_x"])
     blob, ends = found[f"{part}_blob"], found[f"{part}_offsets"]
-    return [decode_png(blob[a:b].tobytes()) for a, b in pairwise(ends)]
+    return [unpack(blob[a:b].tobytes()) for a, b in pairwise(ends)]
 
 
 @pytest.mark.parametrize("form", ["zip", "w", "w:gz", "w:bz2", "w:xz"])

@@ -1,7 +1,7 @@
 """The canonical data set: one safetensors file, written in pieces and read through a memory map.
 
 Uniform images: ``train_x``, ``test_x`` (uint8 N×H×W×C, or float32 N×C×H×W). Mixed sizes: ``train_blob``,
-``test_blob`` (PNG images end to end) with ``*_offsets`` (N + 1). Labels: ``train_y``, ``test_y`` (int64).
+``test_blob`` (packed images end to end) with ``*_offsets`` (N + 1). Labels: ``train_y``, ``test_y`` (int64).
 What the header's metadata says of them is JSON under the one key ``basisconv``.
 """
 

@@ -14,6 +14,7 @@ from worker.data import decode, layout, split
 from worker.data.archive import Archive, Entry, open_archive
 from worker.data.canonical import CanonicalWriter
 from worker.data.limits import Limits
+from worker.data.packed import pack
 from worker.data.pool import in_order
 from worker.data.progress import Progress, Report
 
@@ -197,7 +198,7 @@ def _decoded(
 
 def _encoded(archive: Archive, images: Sequence[Entry], form: Form, limits: Limits) -> Iterator[bytes]:
     def encode(item: tuple[str, bytes]) -> bytes:
-        return decode.encode_png(decode.decode(item[1], item[0], limits, form.channels))
+        return pack(decode.decode(item[1], item[0], limits, form.channels))
 
     return in_order(encode, _contents(archive, images))
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from app.core.errors import DatasetMismatch
 from worker.data.canonical import Array, Canonical, CanonicalWriter, read_canonical
-from worker.data.decode import Pixels, decode_png
+from worker.data.decode import Pixels
+from worker.data.packed import unpack
 from worker.data.pool import in_order
 from worker.data.resize import fit, needs_work
 from worker.data.spec import InputSpec
@@ -147,7 +148,7 @@ def _convert(source: Canonical, wanted: InputSpec, path: Path, cache: Path | Non
 
 def _fitted(source: Canonical, part: str, wanted: InputSpec) -> Iterator[Pixels]:
     if source.metadata["kind"] == "encoded":
-        return in_order(lambda data: fit(decode_png(data), wanted), _pieces(source, part))
+        return in_order(lambda data: fit(unpack(data), wanted), _pieces(source, part))
     rows: Iterable[Pixels] = source.tensors[f"{part}_x"]
     return in_order(lambda pixels: fit(pixels, wanted), rows)
 
