@@ -1,0 +1,1 @@
+"""Files of networks ⇄ modules of standard layers: ONNX and torch.export's .pt2."""

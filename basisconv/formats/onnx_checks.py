@@ -232,7 +232,9 @@ def _check_schema(model: ModelProto) -> None:
     try:
         onnx.checker.check_model(model)
     except Exception as error:
-        raise MethodError("malformed_model", f"The ONNX checker refuses the file: {_first_line(error)}") from error
+        raise MethodError(
+            "malformed_model", f"The ONNX checker refuses the file: {_first_line(error)}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

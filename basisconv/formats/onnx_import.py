@@ -59,7 +59,12 @@ def constants_of(model: ModelProto) -> dict[str, TensorProto]:
 
 def constant_tensor(node: NodeProto) -> TensorProto | None:
     """The tensor of a Constant node, whichever attribute holds it; None for strings and sparse ones."""
-    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    kinds = {
+        "value_float": np.float32,
+        "value_floats": np.float32,
+        "value_int": np.int64,
+        "value_ints": np.int64,
+    }
     for attribute in node.attribute:
         if attribute.name == "value":
             return attribute.t
@@ -148,15 +153,23 @@ def _drop_unused_outputs(model: ModelProto) -> None:
 
 def _spell_out_pads(model: ModelProto, constants: dict[str, TensorProto]) -> None:
     """Pad with an `axes` input (opset 18), which onnx2fx ignores, as Pad over all axes."""
-    nodes = [node for node in model.graph.node if node.op_type == "Pad" and len(node.input) > 3 and node.input[3]]
+    nodes = [
+        node for node in model.graph.node if node.op_type == "Pad" and len(node.input) > 3 and node.input[3]
+    ]
     if not nodes:
         return
     inferred = model
     with contextlib.suppress(Exception):  # a failed inference leaves ranks unknown, and the node as it is
         inferred = onnx.shape_inference.infer_shapes(model)
-    ranks = {i.name: len(i.type.tensor_type.shape.dim) for i in [*inferred.graph.value_info, *inferred.graph.input]}
+    ranks = {
+        i.name: len(i.type.tensor_type.shape.dim) for i in [*inferred.graph.value_info, *inferred.graph.input]
+    }
     for node in nodes:
-        rank, pads, axes = ranks.get(node.input[0]), constants.get(node.input[1]), constants.get(node.input[3])
+        rank, pads, axes = (
+            ranks.get(node.input[0]),
+            constants.get(node.input[1]),
+            constants.get(node.input[3]),
+        )
         if rank is None or pads is None or axes is None:
             continue
         full = np.zeros((2, rank), np.int64)

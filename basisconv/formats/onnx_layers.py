@@ -36,7 +36,10 @@ def extract(raw: Raw, run: Trace, names: Names, fixed_size: bool) -> Layers:
     """
     layers, paths = Layers(), dict[tuple[Any, ...], str]()
     makers: dict[str, Callable[..., nn.Module | None]] = {
-        "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul, "BatchNormalization": _batch_norm
+        "Conv": _conv,
+        "Gemm": _gemm,
+        "MatMul": _matmul,
+        "BatchNormalization": _batch_norm,
     }
     for fx_node, name in list(raw.names.items()):
         node = raw.nodes[name]
@@ -59,7 +62,14 @@ def extract(raw: Raw, run: Trace, names: Names, fixed_size: bool) -> Layers:
 
 
 def _replace(  # the surgery needs both sides
-    raw: Raw, old: fx.Node, source: fx.Node, path: str, node: NodeProto, module: nn.Module, run: Trace, fixed: bool
+    raw: Raw,
+    old: fx.Node,
+    source: fx.Node,
+    path: str,
+    node: NodeProto,
+    module: nn.Module,
+    run: Trace,
+    fixed: bool,
 ) -> None:
     graph = raw.module.graph
     with graph.inserting_before(old):
@@ -162,7 +172,9 @@ def _conv(raw: Raw, node: NodeProto, name: str, rank: int) -> nn.Module | None:
     outputs, inputs, *kernel = weight.shape
     if groups < 1 or outputs % groups:
         raise MethodError(
-            "malformed_model", f"{name!r} has {outputs} outputs, which {groups} groups cannot share.", layer=name
+            "malformed_model",
+            f"{name!r} has {outputs} outputs, which {groups} groups cannot share.",
+            layer=name,
         )
     if list(said.get("kernel_shape", kernel)) != kernel:
         raise MethodError(
@@ -220,7 +232,12 @@ def _batch_norm(raw: Raw, node: NodeProto, name: str, rank: int) -> nn.Module | 
     # ONNX has no trained momentum to keep: torch's own default is used when statistics are estimated again.
     module = kinds[rank](len(scale), eps=float(attributes(node).get("epsilon", 1e-5)))
     with torch.no_grad():
-        for target, value in (("weight", scale), ("bias", shift), ("running_mean", mean), ("running_var", variance)):
+        for target, value in (
+            ("weight", scale),
+            ("bias", shift),
+            ("running_mean", mean),
+            ("running_var", variance),
+        ):
             getattr(module, target).copy_(value)
     return module.eval()
 

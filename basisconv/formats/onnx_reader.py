@@ -182,9 +182,7 @@ def _take_nchw(raw: Raw) -> None:
         user.replace_input_with(image, turned)
 
 
-def _assemble(
-    raw: Raw, layers: onnx_layers.Layers, names: Names
-) -> tuple[fx.GraphModule, dict[str, str]]:
+def _assemble(raw: Raw, layers: onnx_layers.Layers, names: Names) -> tuple[fx.GraphModule, dict[str, str]]:
     """A graph module of the layers and of the stored values that are still read."""
     root, tensors = nn.Module(), dict[str, str]()
     for path, layer in layers.modules.items():
@@ -199,7 +197,11 @@ def _assemble(
         if old not in moved:
             moved[old] = names.unique(attribute(value_of.get(node, old)))
             value = raw.module.get_buffer(old)
-            if value.is_floating_point() and value.numel() > 1 and any(user in learning for user in node.users):
+            if (
+                value.is_floating_point()
+                and value.numel() > 1
+                and any(user in learning for user in node.users)
+            ):
                 root.register_parameter(moved[old], nn.Parameter(value))
                 tensors[moved[old]] = value_of[node]
             else:

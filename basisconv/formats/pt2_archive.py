@@ -70,7 +70,9 @@ def read(file: IO[bytes]) -> Archive:
             malformed("Its archive_version is not 0, the only one that torch 2.13 writes.")
         if "byteorder" in records and _text(archive, records, "byteorder") != "little":
             malformed("It was written on a big-endian machine.")
-        weights = _payloads(archive, records, WEIGHTS_CONFIG_FILENAME_FORMAT.format(program_name), WEIGHTS_DIR)
+        weights = _payloads(
+            archive, records, WEIGHTS_CONFIG_FILENAME_FORMAT.format(program_name), WEIGHTS_DIR
+        )
         constants = _payloads(
             archive, records, CONSTANTS_CONFIG_FILENAME_FORMAT.format(program_name), CONSTANTS_DIR
         )
@@ -111,7 +113,9 @@ def _config(payloads: dict[str, Payload]) -> dict[str, Any]:
 
 
 def malformed(detail: str, layer: str | None = None) -> NoReturn:
-    raise MethodError("malformed_model", f"The .pt2 file is not valid. {detail}", layer=layer, hint=SAVE_AGAIN)
+    raise MethodError(
+        "malformed_model", f"The .pt2 file is not valid. {detail}", layer=layer, hint=SAVE_AGAIN
+    )
 
 
 def unsafe(detail: str, layer: str | None = None) -> NoReturn:

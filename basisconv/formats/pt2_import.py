@@ -72,7 +72,9 @@ class _Importer:
         module = fx.GraphModule(self.root, self.graph, "Network").eval()
         module.graph.lint()
         alive = set(self.graph.nodes)
-        values = {new.name: old.name for old, new in self.made.items() if isinstance(new, fx.Node) and new in alive}
+        values = {
+            new.name: old.name for old, new in self.made.items() if isinstance(new, fx.Node) and new in alive
+        }
         return Imported(module, self.layers, values)
 
     def _call(self, node: fx.Node) -> None:
@@ -139,7 +141,9 @@ class _Importer:
         below = any(taken.startswith(f"{wanted}.") for taken in self.paths.values())
         return self.names.unique(wanted.replace(".", "_") if blocked or below else wanted)
 
-    def _layer(self, node: fx.Node, source: fx.Node, key: tuple[Any, ...], make: Callable[[], nn.Module]) -> fx.Node:
+    def _layer(
+        self, node: fx.Node, source: fx.Node, key: tuple[Any, ...], make: Callable[[], nn.Module]
+    ) -> fx.Node:
         weight = self.stored[key[0]][0]
         if key not in self.paths:
             stem = weight.removesuffix(".weight")
@@ -175,7 +179,14 @@ class _Importer:
         def make() -> nn.Module:
             outputs, inputs, *kernel = weight.shape
             conv = nn.utils.skip_init(
-                nn.Conv2d, inputs * groups, outputs, tuple(kernel), *geometry, dilation, groups, bias=not absent
+                nn.Conv2d,
+                inputs * groups,
+                outputs,
+                tuple(kernel),
+                *geometry,
+                dilation,
+                groups,
+                bias=not absent,
             )
             return _filled(conv, weight=weight, bias=bias)
 
@@ -198,7 +209,9 @@ class _Importer:
             return self._dense(node, source, weight.args[0], None, turned=False)  # type: ignore[union-attr]
         return self._dense(node, source, weight, None, turned=True)
 
-    def _dense(self, node: fx.Node, source: Any, weight_node: Any, bias_node: Any, turned: bool) -> fx.Node | None:
+    def _dense(
+        self, node: fx.Node, source: Any, weight_node: Any, bias_node: Any, turned: bool
+    ) -> fx.Node | None:
         weight, bias = self._tensor(weight_node), self._tensor(bias_node)
         if weight is None or weight.dim() != 2 or source in self.stored or source.meta["val"].dim() < 2:
             return None
@@ -253,7 +266,9 @@ def _has_effect(node: fx.Node) -> bool:
 
 def _stored(program: ExportedProgram) -> dict[fx.Node, tuple[str, InputKind]]:
     """Placeholders that stand for parameters, buffers and constants -> their path."""
-    kinds = {spec.arg.name: (spec.target, spec.kind) for spec in program.graph_signature.input_specs if spec.target}
+    kinds = {
+        spec.arg.name: (spec.target, spec.kind) for spec in program.graph_signature.input_specs if spec.target
+    }
     return {
         node: (str(kinds[node.name][0]), kinds[node.name][1])
         for node in program.graph.nodes
@@ -292,7 +307,11 @@ def _arguments(node: fx.Node) -> dict[str, Any]:
     """A call's arguments by the names of the operator's schema."""
     schema = node.target._schema  # type: ignore[union-attr]  # noqa: SLF001
     given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
-    return {**{a.name: a.default_value for a in schema.arguments if a.has_default_value()}, **given, **node.kwargs}
+    return {
+        **{a.name: a.default_value for a in schema.arguments if a.has_default_value()},
+        **given,
+        **node.kwargs,
+    }
 
 
 def _is_transpose(node: Any) -> bool:

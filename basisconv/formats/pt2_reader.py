@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from basisconv.errors import MethodError
 from basisconv.formats import pt2_archive, pt2_import, pt2_schema
+from basisconv.formats.names import Names
 from basisconv.formats.network import Network
 from basisconv.formats.onnx_checks import MAX_SIDE
 from basisconv.formats.pt2_archive import malformed
@@ -58,11 +59,19 @@ def load(path: Path | IO[bytes], input_shape: tuple[int, int, int] | None = None
         input_shape=shape,
         batch=batch,
         module_batch=module_batch,
-        output_names=tuple(node.name for node in outputs),
+        output_names=_output_names(program, len(outputs)),
         layers=imported.layers,
         format="pt2",
         source=program,
         values=imported.values,
+    )
+
+
+def _output_names(program: ExportedProgram, count: int) -> tuple[str, ...]:
+    """Names for an ONNX export; a .pt2's own outputs have none but those of the nodes that compute them."""
+    names = Names({node.name for node in program.graph.nodes if node.op != "output"})
+    return (
+        (names.unique("output"),) if count == 1 else tuple(names.unique(f"output_{i}") for i in range(count))
     )
 
 
@@ -73,7 +82,7 @@ def load_program(path: Path | IO[bytes]) -> ExportedProgram:
         program = torch.export.load(buffer)
     except MethodError:
         raise
-    except Exception as error:  # noqa: BLE001 - torch's deserialiser raises whatever a wrong graph makes it
+    except Exception as error:
         malformed(f"torch cannot build its graph: {' '.join(str(error).split())[:300]}")
     _check_outputs(program)
     return program
@@ -120,13 +129,17 @@ def _shape(
 def _sample(program: pt2_schema.Json) -> torch.Tensor:
     """Zeros of the declared input's shape; 2 or the hint where a size is open."""
     graph, signature = program["graph_module"]["graph"], program["graph_module"]["signature"]
-    (name,) = [s["user_input"]["arg"]["as_tensor"]["name"] for s in signature["input_specs"] if "user_input" in s]
+    (name,) = [
+        s["user_input"]["arg"]["as_tensor"]["name"] for s in signature["input_specs"] if "user_input" in s
+    ]
     meta = graph["tensor_values"].get(name)
     if meta is None:
         malformed(f"Its input {name!r} has no shape.")
     sizes = [_declared(size) for size in meta["sizes"]]
     if len(sizes) != 4 or not all(0 < size <= MAX_SIDE for size in sizes):
-        malformed(f"Its input {name!r} has the shape {sizes}; a batch of images has 4 sizes from 1 to {MAX_SIDE}.")
+        malformed(
+            f"Its input {name!r} has the shape {sizes}; a batch of images has 4 sizes from 1 to {MAX_SIDE}."
+        )
     return torch.zeros(sizes)
 
 

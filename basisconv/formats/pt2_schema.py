@@ -23,11 +23,11 @@ Json = dict[str, Any]
 
 _SYMBOL: Final = re.compile(r"[su]\d{1,9}")
 _WORDS: Final = frozenset(
-    "Symbol positive integer nonnegative True False Integer Max Min Mod PythonMod FloorDiv CleanDiv CeilDiv "
-    "CeilToInt FloorToInt TruncToInt RoundToInt ToFloat IntTrueDiv FloatTrueDiv PowByNatural ModularIndexing "
-    "Identity Add Mul Eq Ne Ge Gt Le Lt And Or Not".split()
+    ["Symbol", "positive", "integer", "nonnegative", "True", "False", "Integer", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv", "CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ToFloat", "IntTrueDiv", "FloatTrueDiv", "PowByNatural", "ModularIndexing", "Identity", "Add", "Mul", "Eq", "Ne", "Ge", "Gt", "Le", "Lt", "And", "Or", "Not"]
 )
-_TOKEN: Final = re.compile(r"\s*(?:([A-Za-z_]\w*)|'([su]\d{1,9})'|(\d{1,18}(?:\.\d{1,18})?)|(//|[-+*/%(),=<>!&|~]))")
+_TOKEN: Final = re.compile(
+    r"\s*(?:([A-Za-z_]\w*)|'([su]\d{1,9})'|(\d{1,18}(?:\.\d{1,18})?)|(//|[-+*/%(),=<>!&|~]))"
+)
 _SIMPLE: Final = {"as_int": int, "as_float": (int, float), "as_bool": bool, "as_none": bool}
 _LISTS: Final = {"as_ints": int, "as_floats": (int, float), "as_bools": bool}
 _ENUMS: Final = ("as_scalar_type", "as_memory_format", "as_layout")
@@ -56,7 +56,9 @@ def rebuild(program: Json) -> Json:
             "metadata": {},
             "treespec_namedtuple_fields": {},
         },
-        "opset_version": {"aten": _integer(_object(program.get("opset_version"), "opset_version").get("aten"))},
+        "opset_version": {
+            "aten": _integer(_object(program.get("opset_version"), "opset_version").get("aten"))
+        },
         "range_constraints": _ranges(_object(program.get("range_constraints"), "range_constraints")),
         "schema_version": {"major": version["major"], "minor": _integer(version.get("minor"))},
         "verifiers": [word for word in verifiers if word != "EDGE"] or ["TRAINING"],
@@ -153,12 +155,20 @@ def _size(value: Any) -> Json:
 
 def _truth(value: Any) -> Json:
     value = _object(value, "truth value")
-    return {"as_expr": _expression(value["as_expr"])} if "as_expr" in value else {"as_bool": value.get("as_bool") is True}
+    return (
+        {"as_expr": _expression(value["as_expr"])}
+        if "as_expr" in value
+        else {"as_bool": value.get("as_bool") is True}
+    )
 
 
 def _real(value: Any) -> Json:
     value = _object(value, "real number")
-    return {"as_expr": _expression(value["as_expr"])} if "as_expr" in value else {"as_float": float(value.get("as_float", 0.0))}
+    return (
+        {"as_expr": _expression(value["as_expr"])}
+        if "as_expr" in value
+        else {"as_float": float(value.get("as_float", 0.0))}
+    )
 
 
 def _expression(value: Any) -> Json:
@@ -317,7 +327,9 @@ def _input_spec(spec: Any) -> Json:
             malformed("It has an input that is no tensor; one batch of images is expected.")
         return {kind: {"arg": argument}}
     if kind == "parameter":
-        return {kind: {"arg": _tensor(content.get("arg")), "parameter_name": _path(content.get("parameter_name"))}}
+        return {
+            kind: {"arg": _tensor(content.get("arg")), "parameter_name": _path(content.get("parameter_name"))}
+        }
     if kind == "buffer":
         name, persistent = _path(content.get("buffer_name")), content.get("persistent") is True
         return {kind: {"arg": _tensor(content.get("arg")), "buffer_name": name, "persistent": persistent}}
@@ -350,7 +362,11 @@ def _root_call(module: Json, signature: Json) -> Json:
         malformed(f"The network has {inputs} inputs; one batch of images is expected.")
     outputs = len(signature["output_specs"])
     out = pytree.tree_structure(0 if outputs == 1 else tuple(range(outputs)))
-    (image,) = [spec["user_input"]["arg"]["as_tensor"]["name"] for spec in signature["input_specs"] if "user_input" in spec]
+    (image,) = [
+        spec["user_input"]["arg"]["as_tensor"]["name"]
+        for spec in signature["input_specs"]
+        if "user_input" in spec
+    ]
     return {
         "fqn": "",
         "signature": {

@@ -34,9 +34,7 @@ def shape_only(graph: fx.Graph) -> set[fx.Node]:
     """Nodes whose value the image's numbers cannot change: stored values, shapes, and what follows from them."""
     known: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "get_attr" or node.meta.get("onnx_op_type") in ("Shape", "Size"):
-            known.add(node)
-        elif node.op == "call_function" and node.all_input_nodes and known.issuperset(node.all_input_nodes):
+        if node.op == "get_attr" or node.meta.get("onnx_op_type") in ("Shape", "Size") or (node.op == "call_function" and node.all_input_nodes and known.issuperset(node.all_input_nodes)):
             known.add(node)
     return known
 
