@@ -12,15 +12,31 @@ from torch import Generator, Tensor, nn
 
 from basisconv.cost import evaluating
 from basisconv.outputs import output_tensors, responses
-from basisconv.patches import choose_positions, input_rows, response_rows
+from basisconv.patches import choose_positions, response_rows, seen_rows
 
 Images = Callable[[], Iterator[Tensor]]
 Plain = nn.Conv2d | nn.Linear
 
 
+@dataclass(frozen=True)
+class Covariances:
+    """Float64, on the CPU, per group: inputs x as the layer sees them, targets t as it should answer."""
+
+    mean_x: Tensor  # (G, I)
+    mean_t: Tensor  # (G, O)
+    gram: Tensor  # Cov(x), (G, I, I)
+    cross: Tensor  # Cov(t, x), (G, O, I)
+    variance_t: Tensor  # (G, O)
+
+    @property
+    def finite(self) -> bool:
+        parts = (self.mean_x, self.mean_t, self.gram, self.cross)
+        return all(bool(torch.isfinite(part).all()) for part in parts)
+
+
 @dataclass
 class Moments:
-    """Means and covariances of patches x and targets t, summed in float64 around the first batch's mean.
+    """Streamed means and covariances of rows x and t, summed in float64 around the first batch's mean.
 
     The shift keeps float32 products exact enough where means are large (raw 0..255 input).
     """
@@ -41,34 +57,16 @@ class Moments:
             total = part.double().cpu()
             self._sums[name] = self._sums[name] + total if name in self._sums else total
 
-    def _mean(self, name: str) -> Tensor:
-        return self._sums[name] / self.rows
-
-    @property
-    def mean_x(self) -> Tensor:
-        """(G, I)"""
-        return self._shift_x.double().cpu().squeeze(1) + self._mean("x")
-
-    @property
-    def mean_t(self) -> Tensor:
-        """(G, O)"""
-        return self._shift_t.double().cpu().squeeze(1) + self._mean("t")
-
-    @property
-    def gram(self) -> Tensor:
-        """Cov(x), (G, I, I)"""
-        x = self._mean("x")
-        return self._mean("xx") - x[:, :, None] * x[:, None]
-
-    @property
-    def cross(self) -> Tensor:
-        """Cov(t, x), (G, O, I)"""
-        return self._mean("tx") - self._mean("t")[:, :, None] * self._mean("x")[:, None]
-
-    @property
-    def variance_t(self) -> Tensor:
-        """Var(t) per channel, (G, O)"""
-        return (self._mean("tt") - self._mean("t").square()).clamp_min(0)
+    def covariances(self) -> Covariances:
+        mean = {name: total / self.rows for name, total in self._sums.items()}
+        x, t = mean["x"], mean["t"]
+        return Covariances(
+            mean_x=self._shift_x.double().cpu().squeeze(1) + x,
+            mean_t=self._shift_t.double().cpu().squeeze(1) + t,
+            gram=mean["xx"] - x[:, :, None] * x[:, None],
+            cross=mean["tx"] - t[:, :, None] * x[:, None],
+            variance_t=(mean["tt"] - t.square()).clamp_min(0),
+        )
 
 
 def patch_moments(
@@ -80,7 +78,7 @@ def patch_moments(
     def watch(path: str, layer: Plain) -> Callable[..., None]:
         def note(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
             positions = choose_positions(layer, output, generator)
-            found[path].add(input_rows(layer, inputs[0], positions))
+            found[path].add(seen_rows(layer, inputs[0], positions))
 
         return note
 

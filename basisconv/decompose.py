@@ -5,6 +5,7 @@ from collections.abc import Generator as Steps
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Generator, Tensor, nn
 
 from basisconv.basis.activations import Metric, output_metric
@@ -12,13 +13,13 @@ from basisconv.basis.weights import grouped_weight
 from basisconv.calibrate import Images, Moments, fisher, patch_moments
 from basisconv.config import DecomposeConfig, Decomposition, LayerOutcome, Progress
 from basisconv.cost import Site, check_weights, count, sites
-from basisconv.errors import InvalidRequest
-from basisconv.fit import fit_pair, refit_, regressed
+from basisconv.errors import InvalidRequest, MalformedWeights
+from basisconv.fit import fit_pair, refit_
 from basisconv.graph import trace
 from basisconv.nn import BasisConv2d, BasisLinear, Factorized, SeparableConv2d
 from basisconv.observe import GraphObserver, HookObserver, Observer
 from basisconv.options import Option, Statistics
-from basisconv.patches import choose_positions, input_rows, response_rows
+from basisconv.patches import choose_positions, response_rows, seen_rows, seen_width
 from basisconv.plan import Planned, candidates, check_request, plan
 from basisconv.reasons import Reason
 from basisconv.surgery import replace_
@@ -140,6 +141,9 @@ def _metrics(
     moments = fisher(module, {s.layer.name: s.target for s in open_sites}, counted(), generator)
     if not batches:
         raise InvalidRequest("there are no images to calibrate on")
+    for path, second_moments in moments.items():
+        if not torch.isfinite(second_moments).all():
+            raise MalformedWeights(path, "the outputs' gradients on the calibration images are not finite")
     return {
         path: tuple(output_metric(f) for f in fisher_GOO) for path, fisher_GOO in moments.items()
     }, batches
@@ -150,8 +154,7 @@ def _chunks(open_sites: list[Site]) -> Iterator[list[Site]]:
     some: list[Site] = []
     size = 0
     for site in open_sites:
-        inputs = site.target.weight[0].numel()
-        bytes_ = 8 * site.layer.groups * inputs * inputs
+        bytes_ = 8 * site.layer.groups * seen_width(site.target) ** 2
         if some and size + bytes_ > GRAM_BYTES:
             yield some
             some, size = [], 0
@@ -169,7 +172,11 @@ def _statistics(
     generator: Generator,
 ) -> dict[str, Statistics]:
     moments = patch_moments(module, {s.layer.name: s.target for s in some}, images(), generator)
-    return {path: Statistics(found.gram, metrics[path]) for path, found in moments.items()}
+    found = {path: moment.covariances().gram for path, moment in moments.items()}
+    for path, gram in found.items():
+        if not torch.isfinite(gram).all():
+            raise MalformedWeights(path, "its inputs on the calibration images are NaN or infinite")
+    return {path: Statistics(gram, metrics[path]) for path, gram in found.items()}
 
 
 def _observer(
@@ -202,15 +209,16 @@ def _fit(
     moments = Moments()
     for x, target in observer.observe(path):
         positions = choose_positions(site.target, target, generator)
-        moments.add(input_rows(site.target, x, positions), response_rows(site.target, target, positions))
+        moments.add(seen_rows(site.target, x, positions), response_rows(site.target, target, positions))
+    seen = moments.covariances()
     if option.form == "dense":
         norm = observer.norm_after(path)
         found = module.get_submodule(norm) if norm is not None else None
         assert found is None or isinstance(found, nn.BatchNorm2d)
-        refit_(site.target, moments, regressed(site, moments), found)
+        refit_(site, seen, found)
         return None
     assert option.rank is not None
-    fitted = fit_pair(site, moments, metrics[path], option.form, option.rank)
+    fitted = fit_pair(site, seen, metrics[path], option.form, option.rank)
     replace_(module, {path: fitted.layer})
     return fitted.error
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from basisconv.basis.activations import Metric, response_spectrum
 from basisconv.basis.separable import Separation
-from basisconv.basis.weights import grouped_weight
+from basisconv.basis.weights import weight_energies
 from basisconv.cost import Site, form_cost
 from basisconv.nn import Form
+from basisconv.patches import is_wide, seen_weight
 
 Kept = Literal["dense"]
 
@@ -66,14 +67,15 @@ def cheaper(site: Site, macs: int, params: int) -> bool:
 
 def separable(site: Site) -> bool:
     """A square-ish kernel of an ungrouped convolution: both axes have more than one tap."""
-    return site.layer.kind == "conv2d" and site.layer.groups == 1 and 1 not in site.layer.kernel_size
+    narrow = 1 in site.layer.kernel_size or is_wide(site.target)
+    return site.layer.kind == "conv2d" and site.layer.groups == 1 and not narrow
 
 
 def spectra(site: Site, statistics: Statistics | None) -> Tensor:
     """Energies of the basis form's directions, largest first, summed over groups."""
-    weight_GOI = grouped_weight(site.target)
     if statistics is None:
-        return torch.linalg.svdvals(weight_GOI).square().sum(0)
+        return weight_energies(site.target)
+    weight_GOI = seen_weight(site.target)
     parts = zip(weight_GOI, statistics.gram, statistics.metrics, strict=True)
     values = torch.stack([response_spectrum(w, g, m)[0] for w, g, m in parts]).sum(0)
     return values[: site.layer.max_rank]

@@ -10,7 +10,47 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from basisconv.basis.weights import grouped_weight
+
 POSITIONS = 256  # at most, of one image: neighbours say nearly the same (1024 images: 262,144 rows)
+
+
+WIDE = 8192  # inputs of one response, beyond which their covariance (0.5 GB) is not formed
+
+
+def is_wide(layer: nn.Conv2d | nn.Linear) -> bool:
+    """Whether the layer is fitted in the space of its own responses instead of its patches.
+
+    Its "input" is then Wx and its "weight" the identity: outputs are recombined, filters are not.
+    """
+    return layer.weight[0].numel() > WIDE
+
+
+def seen_width(layer: nn.Conv2d | nn.Linear) -> int:
+    """I of seen_rows."""
+    return grouped_weight(layer).shape[1] if is_wide(layer) else layer.weight[0].numel()
+
+
+def seen_rows(layer: nn.Conv2d | nn.Linear, x: Tensor, positions: Tensor) -> Tensor:
+    """(G, M, I) of what the layer is fitted on: patches, or Wx for a wide layer (then I = O)."""
+    if not is_wide(layer):
+        return input_rows(layer, x, positions)
+    response = layer.forward(x)  # past any hooks
+    rows_GMO = response_rows(layer, response, positions)
+    return rows_GMO if layer.bias is None else rows_GMO - layer.bias.reshape(len(rows_GMO), 1, -1)
+
+
+def seen_weight(layer: nn.Conv2d | nn.Linear) -> Tensor:
+    """(G, O, I) float64: the weight as it acts on seen_rows."""
+    weight_GOI = grouped_weight(layer)
+    if not is_wide(layer):
+        return weight_GOI
+    return torch.eye(weight_GOI.shape[1], dtype=torch.float64).expand(len(weight_GOI), -1, -1)
+
+
+def to_patches(layer: nn.Conv2d | nn.Linear, rows_GRI: Tensor) -> Tensor:
+    """Filters on seen_rows as filters on patches."""
+    return rows_GRI @ grouped_weight(layer) if is_wide(layer) else rows_GRI
 
 
 def choose_positions(layer: nn.Conv2d | nn.Linear, response: Tensor, generator: Generator) -> Tensor:

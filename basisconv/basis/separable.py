@@ -33,8 +33,10 @@ class Separation:
         out, inputs, a, b = weight_OIAB.shape
         self.shape = (out, inputs, a, b)
         self.metric = metric
-        floor = JITTER * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
-        self.gram = gram + floor * torch.eye(len(gram), dtype=gram.dtype)
+        size, eye = gram.diagonal().mean(), torch.eye(len(gram), dtype=gram.dtype)
+        self.gram = (
+            gram + JITTER * size * eye if size > 0 else eye
+        )  # an input that never varies: weights alone
         self.scaled = metric.root @ weight_OIAB.reshape(out, -1)  # S W, (O, I*A*B)
         self.pull = (self.scaled @ self.gram).reshape(out, inputs * a, b)  # S W G
         self.total = float((self.pull.reshape(out, -1) * self.scaled).sum())  # tr S W G W' S
