@@ -2,12 +2,12 @@
 
 import dataclasses
 import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
+from onnx import ModelProto
 
 from app.core.errors import MalformedModel, UnsupportedFormat, ValidationFailed
 from app.models.sniff import HEAD_BYTES, sniff
@@ -61,7 +61,8 @@ def _load(source: Path, canonical: Path, found: Literal["onnx", "pt2"], requeste
     """The network, read back from the canonical form wherever that differs from the upload."""
     if found == "onnx":
         network = onnx_reader.load(source, requested.shape, requested.layout)
-        canonical.write_bytes(network.source.SerializeToString())  # type: ignore[union-attr]
+        assert isinstance(network.source, ModelProto)
+        canonical.write_bytes(network.source.SerializeToString())
         return network
     if requested.layout == "NHWC":
         raise _invalid("layout", "is NHWC, which is read from ONNX files only; a .pt2 takes NCHW")
@@ -114,7 +115,7 @@ def _output_shapes(network: Network) -> list[tuple[int, ...]]:
 
 def _row(layer: Layer, name: str) -> dict[str, Any]:
     row = dataclasses.asdict(layer) | {"name": name}
-    return json.loads(json.dumps(row))  # type: ignore[no-any-return]  # tuples as lists
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
 
 
 class Requested:

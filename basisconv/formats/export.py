@@ -21,13 +21,14 @@ def program_of(network: Network, compressed: fx.GraphModule) -> ExportedProgram:
     module = on_cpu(compressed)
     images = network.example(network.batch or 2)
     with quiet(), torch.no_grad():
-        program = torch.export.export(module, (images,), dynamic_shapes=_dynamic(network), strict=False)
-    return program
+        return torch.export.export(module, (images,), dynamic_shapes=_dynamic(network), strict=False)
 
 
 def on_cpu(module: fx.GraphModule) -> fx.GraphModule:
     """A copy in float32 on the CPU, in eval mode and in torch's own memory order."""
-    moved = copy.deepcopy(module).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+    moved = copy.deepcopy(module).to("cpu", torch.float32)
+    for parameter in moved.parameters():
+        parameter.data = parameter.data.contiguous()
     return moved.eval()
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.inliner import inline_local_functions
 
 from basisconv.errors import MethodError
 from basisconv.formats.names import Names
@@ -42,7 +43,7 @@ def parse(data: bytes) -> ModelProto:
     refuse_external_data(model)
     _check_operators(model)
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        model = inline_local_functions(model)
         _check_operators(model)
     _check_tensors(model)
     _check_values(model.graph)
@@ -177,7 +178,8 @@ def _check_tensors(model: ModelProto) -> None:
         except Exception as error:
             raise MethodError(
                 "malformed_model",
-                f"The tensor {tensor.name!r} of shape {tuple(tensor.dims)} does not hold its numbers: {error}.",
+                f"The tensor {tensor.name!r} of shape {tuple(tensor.dims)} "
+                f"does not hold its numbers: {error}.",
                 layer=_user_of(model.graph, tensor.name),
             ) from error
         _check_finite(model.graph, tensor, values)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -40,7 +41,7 @@ def convert(model: ModelProto) -> Raw:
     prepared, numbers = _prepare(model)
     names = node_names(model.graph)
     produced_by = {out: node.name for node in prepared.graph.node for out in node.output}
-    builder = _build(GraphBuilder, prepared, numbers)
+    builder = _build(GraphBuilder, prepared)
     values = {name: builder.env[number] for name, number in numbers.items() if number in builder.env}
     made = {builder.env[number]: name for number, name in produced_by.items() if number in builder.env}
     from_node = {node: made[node] for node in builder.module.graph.nodes if node in made}  # execution order
@@ -74,13 +75,13 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
     return None
 
 
-def _build(builder_class, prepared, numbers):  # type: ignore[no-untyped-def]
+def _build(builder_class: Any, prepared: ModelProto) -> Any:
     from onnx2fx.exceptions import UnsupportedOpError
 
     builder = builder_class(prepared)
     resolve, current = builder._resolve_handler, [prepared.graph.node[0]]  # noqa: SLF001
 
-    def resolve_and_remember(node: NodeProto):  # type: ignore[no-untyped-def]
+    def resolve_and_remember(node: NodeProto) -> Any:
         current[0] = node
         return resolve(node)
 

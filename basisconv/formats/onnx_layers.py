@@ -101,7 +101,7 @@ def _pad(graph: fx.Graph, x: fx.Node, node: NodeProto, conv: nn.Conv2d, run: Tra
     top, left, bottom, right = pads
     if (top, left) == (bottom, right) and min(pads) >= 0:
         conv.padding = (top, left)
-        # nn.Conv2d derives this pair list from its padding when it is made, for padding modes other than zeros.
+        # nn.Conv2d derives this list from its padding when it is made; other padding modes read it.
         conv._reversed_padding_repeated_twice = [left, left, top, top]  # noqa: SLF001
         return x
     return graph.call_function(F.pad, (x, (left, right, top, bottom)))

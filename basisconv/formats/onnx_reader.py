@@ -213,7 +213,7 @@ def _assemble(raw: Raw, layers: onnx_layers.Layers, names: Names) -> tuple[fx.Gr
 
 
 def _after_layers(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes behind the first layer: stored floats there are biases and slopes, in front they prepare images."""
+    """Nodes behind the first layer: stored floats there are biases and slopes; in front, preprocessing."""
     after: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "call_module" or after.intersection(node.all_input_nodes):
@@ -232,7 +232,7 @@ def _stored_only(node: fx.Node) -> bool:
 
 
 def _public(layers: onnx_layers.Layers) -> dict[str, str]:
-    """Layer name -> path, for convolutions and linear layers; a layer used twice has its first node's name."""
+    """Layer name -> path of convolutions and linear layers; one used twice has its first node's name."""
     return {
         layers.nodes[path][0]: path
         for path, module in layers.modules.items()

@@ -1,4 +1,4 @@
-"""Network -> ONNX. An ONNX network comes back as the user's own graph, each replaced layer being two nodes."""
+"""Network -> ONNX. An ONNX network comes back as the user's own graph, each replaced layer as two nodes."""
 
 from __future__ import annotations
 
@@ -44,9 +44,15 @@ def write(network: Network, compressed: fx.GraphModule) -> ModelProto:
 def export_onnx(network: Network, compressed: fx.GraphModule) -> ModelProto:
     """ONNX of a network that came as .pt2, by torch.onnx.export; the batch stays open if it was open."""
     program = program_of(network, compressed)
-    names = {"input_names": [network.input_name], "output_names": list(network.output_names)}
     with quiet():
-        exported = torch.onnx.export(program, dynamo=True, verbose=False, external_data=False, **names)
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            input_names=[network.input_name],
+            output_names=list(network.output_names),
+        )
     assert exported is not None
     model: ModelProto = exported.model_proto
     for item in model.graph.input[:1]:

@@ -3,8 +3,8 @@
 torch.export.load on a stranger's file is remote code execution: it unpickles sample inputs, payloads flagged
 `use_pickle` and custom objects, evaluates symbolic sizes with sympy's `sympify` (Python's eval), puts node
 names into generated source and calls any function below `torch` that the graph names (torch 2.13,
-torch/export/pt2_archive/_package.py and torch/_export/serde/serialize.py). So the archive is taken apart here,
-its graph rebuilt from what pt2_schema.py lets through, and only the new archive is loaded.
+torch/export/pt2_archive/_package.py and torch/_export/serde/serialize.py). So the archive is taken apart
+here, its graph rebuilt from what pt2_schema.py lets through, and only the new archive is loaded.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def write(archive: Archive, sample: torch.Tensor, file: IO[bytes]) -> None:
     """A clean archive of checked parts, with a sample input of our own."""
     buffer = io.BytesIO()
     torch.save(((sample,), {}), buffer)
-    with PT2ArchiveWriter(file) as writer:  # type: ignore[arg-type]
+    with PT2ArchiveWriter(file) as writer:
         for record, blob in archive.blobs.items():
             writer.write_bytes(record, blob)
         for form, payloads in (

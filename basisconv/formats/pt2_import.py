@@ -32,7 +32,7 @@ class Imported:
 
 
 def convert(program: ExportedProgram, batch: int | None) -> Imported:
-    """The program as a graph module of N×C×H×W images. `batch`: the size baked in, which reshapes let go of."""
+    """The program as a graph module. `batch`: the size baked into it, which reshapes let go of."""
     return _Importer(program, batch).run()
 
 
@@ -90,7 +90,7 @@ class _Importer:
         if made is None:
             args = fx.map_arg(node.args, self._take)
             kwargs = fx.map_arg(node.kwargs, self._take)
-            made = self.graph.call_function(target, self._free(node, args), kwargs)
+            made = self.graph.create_node("call_function", target, self._free(node, args), kwargs)
         self.made[node] = made
 
     def _take(self, node: fx.Node) -> fx.Node:
@@ -141,9 +141,7 @@ class _Importer:
         below = any(taken.startswith(f"{wanted}.") for taken in self.paths.values())
         return self.names.unique(wanted.replace(".", "_") if blocked or below else wanted)
 
-    def _layer(
-        self, node: fx.Node, source: fx.Node, key: tuple[Any, ...], make: Callable[[], nn.Module]
-    ) -> fx.Node:
+    def _layer(self, source: fx.Node, key: tuple[Any, ...], make: Callable[[], nn.Module]) -> fx.Node:
         weight = self.stored[key[0]][0]
         if key not in self.paths:
             stem = weight.removesuffix(".weight")
@@ -190,28 +188,26 @@ class _Importer:
             )
             return _filled(conv, weight=weight, bias=bias)
 
-        return self._layer(node, source, (said["weight"], said.get("bias"), geometry, dilation, groups), make)
+        return self._layer(source, (said["weight"], said.get("bias"), geometry, dilation, groups), make)
 
     def _linear(self, node: fx.Node) -> fx.Node | None:
         said = _arguments(node)
-        return self._dense(node, said["input"], said["weight"], said.get("bias"), turned=False)
+        return self._dense(said["input"], said["weight"], said.get("bias"), turned=False)
 
     def _addmm(self, node: fx.Node) -> fx.Node | None:
         said = _arguments(node)
         weight = said["mat2"]
         if said.get("beta", 1) != 1 or said.get("alpha", 1) != 1 or not _is_transpose(weight):
             return None
-        return self._dense(node, said["mat1"], weight.args[0], said["self"], turned=False)
+        return self._dense(said["mat1"], weight.args[0], said["self"], turned=False)
 
     def _mm(self, node: fx.Node) -> fx.Node | None:
         source, weight = node.args[0], node.args[1]
         if _is_transpose(weight):
-            return self._dense(node, source, weight.args[0], None, turned=False)  # type: ignore[union-attr]
-        return self._dense(node, source, weight, None, turned=True)
+            return self._dense(source, weight.args[0], None, turned=False)  # type: ignore[union-attr]
+        return self._dense(source, weight, None, turned=True)
 
-    def _dense(
-        self, node: fx.Node, source: Any, weight_node: Any, bias_node: Any, turned: bool
-    ) -> fx.Node | None:
+    def _dense(self, source: Any, weight_node: Any, bias_node: Any, turned: bool) -> fx.Node | None:
         weight, bias = self._tensor(weight_node), self._tensor(bias_node)
         if weight is None or weight.dim() != 2 or source in self.stored or source.meta["val"].dim() < 2:
             return None
@@ -224,20 +220,20 @@ class _Importer:
             linear = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias is not None)
             return _filled(linear, weight=values, bias=bias)
 
-        return self._layer(node, source, (weight_node, bias_node, "linear"), make)
+        return self._layer(source, (weight_node, bias_node, "linear"), make)
 
     def _batch_norm(self, node: fx.Node) -> fx.Node | None:
-        return self._norm(node, _arguments(node))
+        return self._norm(_arguments(node))
 
     def _native_batch_norm(self, node: fx.Node) -> fx.Node | None:
-        made = self._norm(node, _arguments(node))
+        made = self._norm(_arguments(node))
         if made is None or any(user.args[1] != 0 for user in node.users):
             return None
         for user in node.users:  # operator.getitem(…, 0): the one output that is read
             user.meta["stands_for"] = made
         return made
 
-    def _norm(self, node: fx.Node, said: dict[str, Any]) -> fx.Node | None:
+    def _norm(self, said: dict[str, Any]) -> fx.Node | None:
         order = ("weight", "bias", "running_mean", "running_var")
         tensors = {name: self._tensor(said.get(name)) for name in order}
         kinds: dict[int, Any] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
@@ -254,7 +250,7 @@ class _Importer:
         def make() -> nn.Module:
             return _filled(kinds[rank](len(mean), eps, momentum, affine=affine), **tensors)
 
-        return self._layer(node, said["input"], key, make)
+        return self._layer(said["input"], key, make)
 
 
 def _has_effect(node: fx.Node) -> bool:
@@ -283,7 +279,8 @@ def _refuse_training(node: fx.Node) -> None:
     if "batch_norm" in text and (said.get("training") or text.startswith("aten._native_batch_norm_legit.")):
         raise MethodError(
             "malformed_model",
-            f"The batch norm {layer!r} was exported in training mode: its output depends on the rest of the batch.",
+            f"The batch norm {layer!r} was exported in training mode: "
+            "its output depends on the rest of the batch.",
             layer=layer,
             hint=EVAL,
         )

@@ -22,9 +22,12 @@ from basisconv.formats.pt2_ops import is_allowed
 Json = dict[str, Any]
 
 _SYMBOL: Final = re.compile(r"[su]\d{1,9}")
-_WORDS: Final = frozenset(
-    ["Symbol", "positive", "integer", "nonnegative", "True", "False", "Integer", "Max", "Min", "Mod", "PythonMod", "FloorDiv", "CleanDiv", "CeilDiv", "CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ToFloat", "IntTrueDiv", "FloatTrueDiv", "PowByNatural", "ModularIndexing", "Identity", "Add", "Mul", "Eq", "Ne", "Ge", "Gt", "Le", "Lt", "And", "Or", "Not"]
+_KNOWN = (
+    "Symbol positive integer nonnegative True False Integer Max Min Mod PythonMod FloorDiv CleanDiv CeilDiv "
+    "CeilToInt FloorToInt TruncToInt RoundToInt ToFloat IntTrueDiv FloatTrueDiv PowByNatural ModularIndexing "
+    "Identity Add Mul Eq Ne Ge Gt Le Lt And Or Not"
 )
+_WORDS: Final = frozenset(_KNOWN.split())
 _TOKEN: Final = re.compile(
     r"\s*(?:([A-Za-z_]\w*)|'([su]\d{1,9})'|(\d{1,18}(?:\.\d{1,18})?)|(//|[-+*/%(),=<>!&|~]))"
 )
@@ -52,7 +55,7 @@ def rebuild(program: Json) -> Json:
         "graph_module": {
             "graph": _graph(graph),
             "signature": signature,
-            "module_call_graph": [_root_call(module, signature)],
+            "module_call_graph": [_root_call(signature)],
             "metadata": {},
             "treespec_namedtuple_fields": {},
         },
@@ -253,7 +256,7 @@ def _argument(value: Any) -> Json:
         return {kind: _READERS[kind](content)}
     if kind in ("as_custom_obj", "as_graph", "as_operator"):
         unsafe(f"Its graph has an argument of the kind {kind}.")
-    malformed(f"Its graph has an argument of the kind {kind[:40]!r}, which we do not read.")
+    return malformed(f"Its graph has an argument of the kind {kind[:40]!r}, which we do not read.")
 
 
 def _plain(value: Any, kind: Any) -> Any:
@@ -338,7 +341,7 @@ def _input_spec(spec: Any) -> Json:
         return {kind: {"arg": _tensor(content.get("arg")), "tensor_constant_name": name}}
     if kind == "custom_obj":
         unsafe("Its graph takes a custom object, which is a pickle.")
-    malformed(f"Its graph has an input of the kind {kind[:40]!r}; one batch of images is expected.")
+    return malformed(f"Its graph has an input of the kind {kind[:40]!r}; one batch of images is expected.")
 
 
 def _output_spec(spec: Any) -> Json:
@@ -355,7 +358,7 @@ def _output_spec(spec: Any) -> Json:
     return {"user_output": {"arg": argument}}
 
 
-def _root_call(module: Json, signature: Json) -> Json:
+def _root_call(signature: Json) -> Json:
     """The calling convention, ours: one positional tensor in; one tensor, or a tuple of them, out."""
     inputs = sum("user_input" in spec for spec in signature["input_specs"])
     if inputs != 1:

@@ -17,9 +17,11 @@ from basisconv.formats.tracing import Trace, shape_only
 
 # Operators whose second and further inputs are sizes, axes, pads or bounds: Python numbers serve them better
 # (no copy from the device, and torch.export can follow).
-_NUMERIC: Final = frozenset(
-    ["Reshape", "Squeeze", "Unsqueeze", "Slice", "Pad", "Expand", "Split", "Tile", "Resize", "Upsample", "Clip", "TopK", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"]
+_TAKE_NUMBERS = (
+    "Reshape Squeeze Unsqueeze Slice Pad Expand Split Tile Resize Upsample Clip TopK "
+    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSumExp"
 )
+_NUMERIC: Final = frozenset(_TAKE_NUMBERS.split())
 
 
 def fix_sizes(graph: fx.Graph, runs: Sequence[Trace], baked: bool) -> None:

@@ -31,10 +31,12 @@ def trace(module: fx.GraphModule, images: Tensor, names: Mapping[fx.Node, str]) 
 
 
 def shape_only(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes whose value the image's numbers cannot change: stored values, shapes, and what follows from them."""
+    """Nodes whose value the image's numbers cannot change: stored values, shapes, what follows from them."""
     known: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "get_attr" or node.meta.get("onnx_op_type") in ("Shape", "Size") or (node.op == "call_function" and node.all_input_nodes and known.issuperset(node.all_input_nodes)):
+        source = node.op == "get_attr" or node.meta.get("onnx_op_type") in ("Shape", "Size")
+        inputs = node.all_input_nodes
+        if source or (node.op == "call_function" and inputs and known.issuperset(inputs)):
             known.add(node)
     return known
 
