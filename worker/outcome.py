@@ -1,0 +1,144 @@
+"""The end of a job: its result in the REST contract's words, and what did not turn out as wished."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from basisconv.cost import Costs, count
+from worker import device as devices
+from worker.measure import Answers, score
+from worker.work import Work
+
+NO_SPEED_UP: Final = 0.98  # of the original's time: less than 2 % faster is within the noise of timing
+ROUNDING: Final = 1e-9
+
+
+@dataclass
+class Judgement:
+    """Whether target and limits were met, and the warnings to give."""
+
+    met: bool = True
+    warnings: list[tuple[str, str]] = field(default_factory=list)
+
+    def miss(self, code: str, detail: str) -> None:
+        self.met = False
+        self.warnings.append((code, detail))
+
+
+def judge(work: Work) -> Judgement:
+    found = Judgement()
+    after, before = count(work.module, work.example), work.costs_before
+    _judge_target(work, before, after, found)
+    _judge_accuracy(work, found)
+    _judge_speed(work, found)
+    if work.decomposition is not None and not any(layer.replaced for layer in work.decomposition.layers):
+        found.warnings.append(("nothing_replaced", "No layer was replaced: each is cheapest as it is."))
+    return found
+
+
+def _judge_target(work: Work, before: Costs, after: Costs, found: Judgement) -> None:
+    target = work.options.compression.target
+    if target.kind not in ("macs", "params") or isinstance(target.value, dict):
+        return
+    had, has = getattr(before, target.kind), getattr(after, target.kind)
+    if has > target.value * had * (1 + ROUNDING):
+        found.miss(
+            "target_missed",
+            f"The target keeps at most {target.value:.1%} of {had:,} {target.kind}; the network has {has:,}, "
+            f"{has / had:.1%}.",
+        )
+
+
+def _judge_accuracy(work: Work, found: Judgement) -> None:
+    limit = work.options.limits.accuracy_drop
+    if limit is None:
+        return
+    before, after = _scores(work, work.reference)["accuracy"], _scores(work, work.compressed)["accuracy"]
+    if before is None or after is None:
+        found.miss("limit_not_judged", "There are no labels to judge the limit on the loss of accuracy by.")
+    elif before - after > limit + ROUNDING:
+        found.miss(
+            "accuracy_limit_missed",
+            f"The network lost {before - after:.2%} of accuracy ({before:.2%} to {after:.2%}); the limit is "
+            f"{limit:.2%}.",
+        )
+
+
+def _judge_speed(work: Work, found: Judgement) -> None:
+    if work.latency is None:
+        return
+    before, after = work.latency
+    slow = {
+        name: (before[name], time)
+        for name, time in after.items()
+        if time is not None and (before[name] or 0.0) * NO_SPEED_UP <= time
+    }
+    if slow and len(slow) == sum(time is not None for time in after.values()):
+        said = ", ".join(
+            f"{name}: {was:.3g} ms before, {now:.3g} ms after" for name, (was, now) in slow.items()
+        )
+        found.warnings.append(
+            ("no_speed_up", f"The compressed network is not faster on this machine ({said}).")
+        )
+
+
+def result(work: Work, seconds: dict[str, float], judged: Judgement) -> dict[str, Any]:
+    """api.md's Job.result; the supervisor adds artifacts, hashes and sizes to the exports."""
+    before, after = work.costs_before, count(work.module, work.example)
+    latency = work.latency or ({}, {})
+    own = next(entry for entry in work.files if entry["format"] == work.network.format)
+    compressed = _figures(work, after, work.compressed)
+    compressed |= {"bytes": own["bytes"], "latency_ms": latency[1]}
+    original = _figures(work, before, work.reference)
+    original |= {"bytes": work.bytes_original, "latency_ms": latency[0]}
+    truncated = _figures(work, after, work.truncated)
+    if work.truncated is work.compressed:
+        truncated = compressed
+    return {
+        "original": original,
+        "truncated": truncated,
+        "compressed": compressed,
+        "target_met": judged.met,
+        "device": work.device.type,
+        "threads": work.threads,
+        "evaluated_images": work.reference.count if work.tests.real and work.reference else 0,
+        "peak_memory_bytes": devices.peak_memory_bytes(work.device),
+        "seconds": seconds,
+        "layers": _layers(work, after),
+        "exports": [_public(entry) for entry in work.files if entry["published"]],
+        "attachments": work.attachments,
+    }
+
+
+def _figures(work: Work, costs: Costs, answers: Answers | None) -> dict[str, Any]:
+    macs, params, learnable = costs.macs, costs.params, costs.learnable_params
+    return _scores(work, answers) | {"macs": macs, "params": params, "learnable_params": learnable}
+
+
+def _scores(work: Work, answers: Answers | None) -> dict[str, Any]:
+    assert work.reference is not None
+    assert answers is not None
+    return score(answers, work.reference, work.tests, work.network.output_names).document()
+
+
+def _layers(work: Work, after: Costs) -> list[dict[str, Any]]:
+    assert work.decomposition is not None
+    found = []
+    for layer in work.decomposition.layers:
+        cost = after.layers.get(layer.name)
+        found.append(
+            {
+                "name": work.public.get(layer.name, layer.name),
+                "form": layer.form,
+                "rank": layer.rank,
+                "replaced": layer.replaced,
+                "reason": layer.reason,
+                "error": layer.error,
+                "macs": None if cost is None else cost.macs,
+                "params": None if cost is None else cost.params,
+            }
+        )
+    return found
+
+
+def _public(entry: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != "published"}

@@ -1,0 +1,166 @@
+"""The job itself, in its child: ordered stages over one Work, then the result of the REST contract."""
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from app.core.errors import DatasetMismatch
+from app.jobs.options import JobOptions
+from app.jobs.states import Stage
+from basisconv.errors import MethodError
+from basisconv.formats import onnx_reader, pt2_reader
+from basisconv.formats.network import Network
+from worker import device as devices
+from worker.data.materialize import Images, check_classes, materialize
+from worker.data.spec import InputSpec
+from worker.measure import TestImages
+from worker.outcome import judge, result
+from worker.stages.calibrate import calibrate
+from worker.stages.decompose import decompose
+from worker.stages.evaluate import evaluate
+from worker.stages.export import export
+from worker.stages.finetune import finetune
+from worker.stages.verify import verify
+from worker.work import Message, Said, Work, warning
+
+Report = Callable[[Message], None]
+RANDOM_IMAGES: Final = 16  # stand-ins where there is no data set, to check the exported files on
+PROGRESS_SECONDS: Final = 0.25
+# The stages and their share of the time, as measured on CIFAR ResNets; for the progress bar alone.
+STAGES: Final[tuple[tuple[Stage, Callable[[Work], Said], float], ...]] = (
+    (Stage.CALIBRATE, calibrate, 0.2),
+    (Stage.DECOMPOSE, decompose, 0.3),
+    (Stage.FINETUNE, finetune, 1.0),
+    (Stage.EVALUATE, evaluate, 0.1),
+    (Stage.EXPORT, export, 0.1),
+    (Stage.VERIFY, verify, 0.2),
+)
+
+
+def run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
+    """All stages of one job. Raises Problem or MethodError, the latter with public layer names."""
+    teller = _Teller(report)
+    teller.begin(Stage.CALIBRATE, 0.0, 0.1)
+    work = open_work(task, folder)
+    for notice in work.images.warnings if work.images is not None else ():
+        report(warning(notice["code"], notice["detail"]))
+    try:
+        _run_stages(work, teller)
+    except MethodError as error:
+        if error.layer is not None:
+            error.layer = work.public.get(error.layer, error.layer)
+        raise
+    missed = judge(work)
+    for code, detail in missed.warnings:
+        report(warning(code, detail))
+    return result(work, teller.seconds, missed)
+
+
+def _run_stages(work: Work, teller: "_Teller") -> None:
+    tunes = work.options.training.epochs > 0 and work.with_images
+    stages = [stage for stage in STAGES if tunes or stage[0] is not Stage.FINETUNE]
+    whole = sum(share for _, _, share in stages)
+    done = 0.0
+    for stage, steps, share in stages:
+        teller.begin(stage, done / whole, share / whole)
+        for said in steps(work):
+            teller.say(said)
+        done += share
+    teller.end()
+
+
+def open_work(task: dict[str, Any], folder: Path) -> Work:
+    """Load the network and the images, and refuse what does not fit together."""
+    options = JobOptions.model_validate(task["options"])
+    devices.prepare(task["threads"])
+    device = devices.choose(task["device"])
+    model = task["model"]
+    spec = InputSpec.parse(model["input"])
+    network = load_network(folder / model["file"], model)
+    images = _open_images(task, folder)
+    original = network.module.to(device)
+    return Work(
+        options=options,
+        folder=folder,
+        model=model,
+        bytes_original=task["bytes_original"],
+        device=device,
+        threads=task["threads"],
+        network=network,
+        original=original,
+        module=copy.deepcopy(original),
+        spec=spec,
+        images=images,
+        tests=_test_images(images, spec, network),
+    )
+
+
+def load_network(path: Path, model: dict[str, Any]) -> Network:
+    channels, height, width = model["input"]["shape"]
+    if model["format"] == "onnx":
+        return onnx_reader.load(path, (channels, height, width), model["input"].get("layout"))
+    return pt2_reader.load(path, (channels, height, width))
+
+
+def _open_images(task: dict[str, Any], folder: Path) -> Images | None:
+    about, model = task["dataset"], task["model"]
+    if about is None:
+        return None
+    cache = about.get("cache")
+    images = materialize(folder / about["file"], model["input"], folder / cache if cache else None)
+    check_classes(images.classes, model["summary"].get("outputs") or [])
+    train, test = len(images.train_x), len(images.test_x)
+    if train == 0 or test == 0:
+        raise DatasetMismatch(f"The data set has {train} train and {test} test images; both are needed.")
+    return images
+
+
+def _test_images(images: Images | None, spec: InputSpec, network: Network) -> TestImages:
+    if images is not None:
+        return TestImages(images.test_x, images.test_y, spec, real=True)
+    shape = (RANDOM_IMAGES, *network.input_shape)
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return TestImages(x, None, spec, real=False)
+
+
+class _Teller:
+    """Passes messages on: progress as a share of the whole job, with the time that is left."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._began = self._stage_began = time.monotonic()
+        self._told = 0.0
+        self._stage: Stage | None = None
+        self._from = self._share = 0.0
+        self.seconds: dict[str, float] = {}
+
+    def begin(self, stage: Stage, done: float, share: float) -> None:
+        """Enter a stage, or set the share of the one that we are in."""
+        self._from, self._share = done, share
+        if stage is self._stage:
+            return
+        self.end()
+        self._stage, self._stage_began = stage, time.monotonic()
+        self._report({"type": "stage", "stage": stage.value})
+
+    def end(self) -> None:
+        if self._stage is not None:
+            self.seconds[self._stage.value] = round(time.monotonic() - self._stage_began, 3)
+
+    def say(self, said: Message) -> None:
+        if said["type"] != "progress":
+            self._report(said)
+            return
+        now = time.monotonic()
+        if now - self._told < PROGRESS_SECONDS and said["fraction"] > 0:
+            return
+        self._told = now
+        fraction = min(self._from + self._share * said["fraction"], 1.0)
+        message = said | {"fraction": round(fraction, 4)}
+        if fraction > 0.02:
+            message["eta_seconds"] = round((now - self._began) * (1 - fraction) / fraction, 1)
+        self._report(message)

@@ -1,0 +1,111 @@
+"""Everything that a job's stages share: what was asked, what came in, and what has been found so far."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from app.jobs.options import JobOptions
+from basisconv.config import DecomposeConfig, Decomposition
+from basisconv.config import Progress as MethodProgress
+from basisconv.cost import Costs, count
+from basisconv.formats.network import Network
+from worker import runners
+from worker.data.materialize import Images
+from worker.data.spec import InputSpec
+from worker.measure import Answers, TestImages
+from worker.runners import Runner
+
+Message = dict[str, Any]
+Said = Iterator[Message]
+
+
+@dataclass
+class Work:
+    """One job in its child. `original` is never changed; `module` is what becomes of it."""
+
+    options: JobOptions
+    folder: Path
+    model: dict[str, Any]  # file, format, input, summary, layers, details, name
+    bytes_original: int
+    device: torch.device
+    threads: int
+    network: Network
+    original: fx.GraphModule
+    module: fx.GraphModule
+    spec: InputSpec
+    images: Images | None
+    tests: TestImages
+    # Found on the way:
+    reference: Answers | None = None  # the original's answers
+    truncated: Answers | None = None
+    compressed: Answers | None = None
+    steps: Iterator[MethodProgress | Decomposition] | None = None  # the decomposition under way
+    pending: MethodProgress | Decomposition | None = None  # its step that the next stage begins with
+    decomposition: Decomposition | None = None
+    files: list[Message] = field(default_factory=list)  # exports, published or not
+    attachments: list[Message] = field(default_factory=list)
+    latency: tuple[dict[str, float | None], dict[str, float | None]] | None = None
+
+    @property
+    def example(self) -> Tensor:
+        return self.network.example().to(self.device)
+
+    @cached_property
+    def public(self) -> dict[str, str]:
+        """Submodule path → public layer name."""
+        return dict(self.network.public())
+
+    @cached_property
+    def costs_before(self) -> Costs:
+        return count(self.original, self.example)
+
+    def runner(self, module: fx.GraphModule) -> Runner:
+        return runners.of_module(module, self.device, self.network.module_batch)
+
+    @property
+    def with_images(self) -> bool:
+        return self.images is not None
+
+    def config(self) -> DecomposeConfig:
+        """The request in the method's own terms: submodule paths instead of public names."""
+        wanted = self.options.compression
+        basis = wanted.basis or ("activations" if self.with_images else "weights")
+        target = wanted.target
+        auto = basis == "activations" and target.kind != "ranks"
+        value: Any = target.value
+        if isinstance(value, dict):
+            value = {self.network.layers[name]: rank for name, rank in value.items()}
+        return DecomposeConfig(
+            basis=basis,  # type: ignore[arg-type]
+            target_kind=target.kind,  # type: ignore[arg-type]
+            target_value=value,
+            forms=wanted.forms or ("auto" if auto else "basis"),
+            include=tuple(path for name, path in self.network.layers.items() if self._allowed(name)),
+            rank_multiple=wanted.rank_multiple,
+            seed=self.options.training.seed,
+        )
+
+    def _allowed(self, name: str) -> bool:
+        layers = self.options.compression.layers
+        return any(fnmatchcase(name, pattern) for pattern in layers.include) and not any(
+            fnmatchcase(name, pattern) for pattern in layers.exclude
+        )
+
+
+def progress(fraction: float, message: str = "", **more: Any) -> Message:
+    """A progress message; `fraction` of the present stage."""
+    return {"type": "progress", "fraction": fraction, "message": message} | more
+
+
+def warning(code: str, detail: str) -> Message:
+    return {"type": "warning", "code": code, "detail": detail}
+
+
+def metric(name: str, step: int, value: float) -> Message:
+    return {"type": "metric", "name": name, "step": step, "value": value}
