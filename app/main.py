@@ -1,11 +1,9 @@
 """The web application, put together from its settings."""
 
 import contextlib
-import importlib
 import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -27,6 +25,8 @@ from app.core.unit import Services
 from app.jobs.gauge import JobCollector
 from app.jobs.reaper import Reaper
 from app.storage.store import Store, open_store
+from app.web import pages
+from app.web.rendering import STATIC
 
 API_VERSION: Final = "1"  # of the contract, not of the package
 _STALE_UPLOAD: Final = timedelta(days=1)  # longer than any upload takes
@@ -111,13 +111,7 @@ def _sweep_staging(services: Services) -> None:
 
 
 def _include_pages(app: FastAPI) -> None:
-    """The browser's pages and their files. The API serves without them, as a build without templates does."""
-    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "web" / "static", check_dir=False))
-    try:
-        pages = importlib.import_module("app.web.pages")
-    except ModuleNotFoundError as error:
-        if error.name != "app.web.pages":
-            raise
-        return
+    """The browser's pages and their files."""
+    app.mount("/static", StaticFiles(directory=STATIC))
     app.include_router(pages.router)
     app.state.problem_page = pages.problem_page
