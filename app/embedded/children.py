@@ -32,6 +32,19 @@ def die_with_parent(parent: int, death_signal: signal.Signals) -> None:
         os._exit(1)
 
 
+def make_was_interrupted(pid: int) -> bool:
+    """Whether a `make` got SIGINT: it then waits for its children with the signal blocked.
+
+    Ctrl-C in a terminal reaches the children too; `kill -INT` on make alone does not, and make tells nobody.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    blocked = next((line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:")), "0")
+    return bool(int(blocked, 16) & 1 << (signal.SIGINT - 1))
+
+
 def spawn(
     command: Sequence[str | Path],
     *,

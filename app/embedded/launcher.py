@@ -92,7 +92,10 @@ class Launcher:
         self._greet(settings)
         supervisor = Supervisor(self._started, self._say)
         relay = Relay({server.name: server.log for server in self._started})
+        parent = os.getppid()
         while not self._stopping:
+            if self._options.stop_with_parent and children.make_was_interrupted(parent):
+                break
             supervisor.look()
             for line in relay.lines():
                 self._say(line)

@@ -198,6 +198,21 @@ def test_stopping_with_the_parent(tmp_path: Path) -> None:
     assert "Stopped." in (tmp_path / "console").read_text()
 
 
+def test_an_interrupt_to_make_alone_stops_the_run_too(tmp_path: Path) -> None:
+    port, var = free_port(), tmp_path / "var"
+    (tmp_path / "Makefile").write_text(
+        f"run:\n\t@exec '{sys.executable}' -m app.cli serve --stop-with-parent --port {port} --var '{var}'\n"
+    )
+    with (tmp_path / "console").open("wb") as console:
+        make = subprocess.Popen(["make", "-f", tmp_path / "Makefile", "run"], stdout=console, stderr=console)
+    wait_until(lambda: "is ready" in (tmp_path / "console").read_text(), READY_SECONDS)
+    family = [process.pid for process in psutil.Process(make.pid).children(recursive=True)]
+    make.send_signal(signal.SIGINT)
+    make.wait(60)
+    assert [pid for pid in family if alive(pid)] == []
+    assert "Stopped." in (tmp_path / "console").read_text()
+
+
 def _ready(client: httpx.Client) -> bool:
     try:
         return client.get("/readyz").status_code == 200
