@@ -75,7 +75,7 @@ class Surroundings:
 
 def main(environment: Mapping[str, str] | None = None) -> int:
     """Run the demo and say what came of it; 0 when the job succeeded, 130 after Ctrl-C, else 1."""
-    console = Console()
+    console = Console(soft_wrap=True)
     surroundings = Surroundings.of(os.environ if environment is None else environment)
     try:
         with running_server(surroundings, console) as (url, key), Client(url, key) as client:
@@ -97,8 +97,7 @@ def run(client: Client, folder: Path, console: Console) -> Json:
     model, dataset = _upload(client, console)
     job = client.create_job(example.job_body(model["id"], dataset["id"]))
     console.print(f"Job [bold]{job['id']}[/bold]: {client.url}/jobs/{job['id']}")
-    _follow(client, job["id"], console)
-    job = client.job(job["id"])
+    job = _follow(client, job["id"], console)
     if job["status"] != "succeeded":
         raise DemoFailed(_why_not(job))
     show(job, console)
@@ -127,7 +126,8 @@ def _upload(client: Client, console: Console) -> tuple[Json, Json]:
     return model, dataset
 
 
-def _follow(client: Client, job: str, console: Console) -> None:
+def _follow(client: Client, job: str, console: Console) -> Json:
+    """The job once it has ended; its progress on the console until then."""
     columns = (TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         bar = progress.add_task("queued", total=1.0)
@@ -138,7 +138,10 @@ def _follow(client: Client, job: str, console: Console) -> None:
                     progress.update(bar, completed=fraction)
             elif event.type == "warning":
                 progress.console.print(f"[yellow]Note:[/yellow] {escape(event.message)}", highlight=False)
-        progress.update(bar, description="done")
+        ended = client.job(job)
+        whole = 1.0 if ended["status"] == "succeeded" else None  # None leaves the bar where it is
+        progress.update(bar, description=ended["status"], completed=whole)
+    return ended
 
 
 def _why_not(job: Mapping[str, Any]) -> str:
@@ -191,7 +194,8 @@ def _latency(figures: Mapping[str, Any], name: str) -> str:
 def _download(client: Client, job: Mapping[str, Any], folder: Path, console: Console) -> None:
     for artifact in client.artifacts(job["id"]):
         path = client.download(artifact, folder)
-        console.print(f"  {path}  {artifact['bytes']:,} bytes, sha256 {artifact['sha256'][:16]}… verified")
+        size, digest = f"{artifact['bytes']:,}", artifact["sha256"][:16]
+        console.print(f"  {path}  {size} bytes, sha256 {digest}… verified", highlight=False)
     (folder / "job.json").write_text(json.dumps(dict(job), indent=1))
     console.print(f"The files are in [bold]{folder}[/bold].")
 
@@ -233,6 +237,7 @@ def _own_server(surroundings: Surroundings, console: Console) -> Iterator[str]:
     console.print(f"No server runs here: starting one at {url} (its log: {log}).")
     command = [sys.executable, "-m", "app.cli", "serve"]
     environment = {**os.environ, "PORT": str(port), "PYTHONUNBUFFERED": "1"}
+    environment["BASISCONV_VAR_DIR"] = str(surroundings.var_dir.resolve())
     process = spawn(command, log=log, environment=environment, death_signal=signal.SIGTERM)
     try:
         with console.status("The server starts …"):
@@ -269,7 +274,7 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _failed(console: Console, message: str) -> int:
-    console.print(f"[red]The demo failed.[/red] {escape(message)}", highlight=False, soft_wrap=True)
+    console.print(f"[red]The demo failed.[/red] {escape(message)}", highlight=False)
     return 1
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
+from rich.console import Console
 
-from app.demo import main
+from app.client import Client
+from app.demo import Surroundings, answers, main, running_server
+from app.embedded.children import NotStarted
 from app.embedded.folders import free_port
 from tests.support.service import Service
 
@@ -70,3 +73,27 @@ def test_a_wrong_key_is_said(
     monkeypatch.chdir(tmp_path)
     assert main(environment(shared_server.url, BASISCONV_API_KEY="bc_wrong")) == 1
     assert "unauthenticated" in capsys.readouterr().out
+
+
+def test_without_a_server_one_is_started_and_stopped(tmp_path: Path) -> None:
+    port = free_port()
+    surroundings = Surroundings.of(
+        {"PORT": str(port), "BASISCONV_VAR_DIR": str(tmp_path / "var")}, tmp_path / "demo"
+    )
+    with running_server(surroundings, Console(quiet=True)) as (url, key), Client(url, key) as client:
+        assert url == f"http://127.0.0.1:{port}"
+        assert client.get("/v1/jobs")["data"] == []
+    assert not answers(url)
+    assert "Stopped" in (tmp_path / "demo" / "server.log").read_text()
+
+
+def test_a_server_that_cannot_start_is_said_with_the_end_of_its_log(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("a file where the folder should be")
+    surroundings = Surroundings.of(
+        {"PORT": str(free_port()), "BASISCONV_VAR_DIR": str(tmp_path / "var")}, tmp_path / "demo"
+    )
+    with (
+        pytest.raises(NotStarted, match="The server ended with status"),
+        running_server(surroundings, Console(quiet=True)),
+    ):
+        pass
