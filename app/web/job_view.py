@@ -115,7 +115,8 @@ def stages(job: Document, events: Sequence[Document]) -> list[StageView]:
     views = []
     for name, (label, hint) in wording.STAGES.items():
         if name not in begun:
-            views.append(StageView(label, hint, "todo", "", None))
+            passed = job["status"] == "succeeded"  # such as fine-tuning for 0 epochs
+            views.append(StageView(label, hint, "todo", "not needed" if passed else "", None))
             continue
         following = order[order.index(name) + 1 :]
         until = begun[following[0]] if following else ended_at
@@ -138,15 +139,26 @@ def _begun(events: Sequence[Document]) -> dict[str, str]:
     return begun
 
 
-def result_view(result: Document, full_ranks: Mapping[str, int]) -> dict[str, Any]:
+def result_view(result: Document, model_layers: Sequence[Document]) -> dict[str, Any]:
     """The result with everything formatted."""
-    layers = [{**layer, "max_rank": full_ranks.get(layer["name"])} for layer in result.get("layers") or []]
+    before = {layer["name"]: layer for layer in model_layers}
+    layers = [_layer(layer, before.get(layer["name"], {})) for layer in result.get("layers") or []]
     return {
         "facts": facts(result),
         "rows": rows(result),
         "layers": layers,
         "replaced": sum(1 for layer in layers if layer["replaced"]),
         "device": {"cpu": "the CPU", "cuda": "the GPU"}.get(str(result.get("device")), result.get("device")),
+    }
+
+
+def _layer(layer: Document, before: Document) -> dict[str, Any]:
+    """A layer's outcome beside what it was. Only the paper's form has the full rank that the table names."""
+    return {
+        **layer,
+        "max_rank": before.get("max_rank") if layer.get("form") == "basis" else None,
+        "macs_before": before.get("macs"),
+        "kept": ratio(layer.get("macs"), before.get("macs")),
     }
 
 

@@ -123,7 +123,6 @@ def job_page(job_id: str, services: ServicesOf, unit: UnitOfWork, caller: Reader
     events, last_event = queries.course(unit.session, row.id)
     made, _ = artifacts.page_of(unit.session, caller.owner_id, row.id, PageQuery(limit=_FILES, order="asc"))
     result = document["result"]
-    ranks = {layer["name"]: layer["max_rank"] for layer in model.layers or []}
     return render(
         "job.html",
         here="/jobs",
@@ -132,8 +131,7 @@ def job_page(job_id: str, services: ServicesOf, unit: UnitOfWork, caller: Reader
         dataset=None if dataset is None else _plain(show_dataset(dataset)),
         stages=job_view.stages(document, events),
         last_event=last_event,
-        result=None if result is None else job_view.result_view(result, ranks),
-        original_accuracy=None if result is None else result["original"].get("accuracy"),
+        result=None if result is None else job_view.result_view(result, model.layers or []),
         files=job_view.files([_plain(show_artifact(artifact)) for artifact in made], result),
         has_curves=queries.has_curves(unit.session, row.id),
         request_text=job_view.request_text(services.settings.public_url, document),

@@ -36,7 +36,7 @@ def course(session: Session, job_id: str) -> tuple[list[dict[str, Any]], int]:
 def has_curves(session: Session, job_id: str) -> bool:
     """Whether the job measured what the page draws, so that the charts' room is kept from the start."""
     statement = select(JobMetric.step).where(
-        JobMetric.job_id == job_id, JobMetric.name.in_(("train_loss", "accuracy"))
+        JobMetric.job_id == job_id, JobMetric.name.in_(("train_loss", "accuracy", "agreement"))
     )
     return session.execute(statement.limit(1)).first() is not None
 

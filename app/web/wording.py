@@ -41,21 +41,17 @@ REASONS: Final = {
 
 FORMS: Final = {
     "basis": "k×k, then 1×1",
-    "separable": "k×1, then 1×k",
-    "spatial": "k×1, then 1×k",
-    "channel": "1×1, then k×k",
-    "input": "1×1, then k×k",
-    "linear": "two linear layers",
-    "dense": "unchanged",
+    "kx1_1xk": "k×1, then 1×k",
+    "1xk_kx1": "1×k, then k×1",
 }
 
 WARNINGS: Final = {
     "baseline_mismatch": "The original network does poorly on these images",
     "target_missed": "The target was missed",
-    "target_not_met": "The target was missed",
-    "limit_missed": "A limit was missed",
-    "no_speed_up": "No speed-up on this machine",
-    "no_speedup": "No speed-up on this machine",
+    "accuracy_limit_missed": "More accuracy was lost than the limit allows",
+    "limit_not_judged": "The limit could not be judged",
+    "no_speed_up": "Smaller, but not faster on this machine",
+    "nothing_replaced": "No layer was replaced",
 }
 
 TARGETS: Final = {

@@ -124,12 +124,17 @@ def wait_for(client: httpx.Client, path: str, wanted: str, seconds: float = 90) 
         time.sleep(0.1)
 
 
-def example_job(service: Service, **changed: Any) -> dict[str, Any]:
-    """The bundled example, uploaded by the page's own route and sent as a job."""
+def ready_example(service: Service) -> dict[str, Any]:
+    """The bundled example, uploaded by the page's own route and inspected; the second time at once."""
     headers = {"Accept": "application/json"}
-    sent = service.client.post("/example", headers=headers).raise_for_status().json()
+    sent: dict[str, Any] = service.client.post("/example", headers=headers).raise_for_status().json()
     wait_for(service.client, f"/v1/models/{sent['model']}", "ready")
     wait_for(service.client, f"/v1/datasets/{sent['dataset']}", "ready")
-    body = sent["job"] | changed
+    return sent
+
+
+def example_job(service: Service, **changed: Any) -> dict[str, Any]:
+    """The bundled example as a job."""
+    body = ready_example(service)["job"] | changed
     job: dict[str, Any] = service.client.post("/v1/jobs", json=body).raise_for_status().json()
     return job

@@ -21,19 +21,24 @@ function axes(percent) {
 }
 
 export class Curve {
-  constructor(figure, { percent, reference }) {
+  constructor(figure, { percent }) {
     this.figure = figure;
     this.percent = percent;
-    this.reference = reference;
+    this.reference = null;
     this.points = new Map(); // step -> value: a replayed event changes nothing
     this.plot = null;
-    const key = figure.querySelector(".ref");
-    if (key) key.hidden = reference === null;
     new ResizeObserver(() => this.resize()).observe(figure.querySelector(".plot"));
   }
 
   add(step, value) {
     this.points.set(step, value);
+  }
+
+  compareWith(reference) {
+    if (this.reference === reference) return;
+    this.reference = reference;
+    this.figure.querySelector(".ref").hidden = false;
+    this.redraw();
   }
 
   clear() {

@@ -5,18 +5,17 @@ import { ProblemError, call } from "./api.js";
 import { Curve } from "./charts.js";
 import { duration } from "./format.js";
 
+const ORIGINAL = "original_accuracy"; // measured once, drawn as a line
 const ENDED = new Set(["succeeded", "failed", "cancelled"]);
 const root = () => document.getElementById("job");
 const id = root().dataset.job;
 const charts = document.getElementById("charts");
-const original = charts.dataset.original === "" ? null : Number(charts.dataset.original);
 const curves = {};
 let eta = null; // { at, seconds }: counted down between two events
 let drawing = false;
 
 for (const figure of charts.querySelectorAll("[data-chart]")) {
-  const percent = figure.dataset.chart === "accuracy";
-  curves[figure.dataset.chart] = new Curve(figure, { percent, reference: percent ? original : null });
+  curves[figure.dataset.chart] = new Curve(figure, { percent: figure.dataset.chart !== "train_loss" });
 }
 
 function drawSoon() {
@@ -35,6 +34,7 @@ async function loadCurves() {
   for (const [name, curve] of Object.entries(curves)) {
     for (const point of metrics[name] ?? []) curve.add(point.step, point.value);
   }
+  for (const point of metrics[ORIGINAL] ?? []) curves.accuracy.compareWith(point.value);
   drawSoon();
 }
 
@@ -59,10 +59,10 @@ const HANDLERS = {
   done: () => { stop(); refresh(); },
   metric(event) {
     const { name, step, value } = event.data;
-    if (curves[name] && Number.isFinite(value)) {
-      curves[name].add(step, value);
-      drawSoon();
-    }
+    if (!Number.isFinite(value)) return;
+    if (name === ORIGINAL) curves.accuracy.compareWith(value);
+    else curves[name]?.add(step, value);
+    drawSoon();
   },
   progress(event) {
     const { fraction, eta_seconds: seconds } = event.data;
