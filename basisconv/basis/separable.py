@@ -71,8 +71,8 @@ class Separation:
         """E(r) = tr S(W - R~)G(W - R~)'S of the closed form for r = 0 .. up_to, from one Cholesky factor."""
         b, up_to = self.shape[3], min(up_to, self.max_rank)
         square, pull = self._normal(up_to)
-        square = square + JITTER * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
-        explained = torch.linalg.solve_triangular(torch.linalg.cholesky(square), pull, upper=False)
+        factor, scale = _cholesky(square)
+        explained = torch.linalg.solve_triangular(factor, scale * pull, upper=False)
         gains = explained.square().sum(1).reshape(up_to, b).sum(1).cumsum(0)
         return torch.cat([gains.new_zeros(1), gains]).neg_().add_(self.total).clamp_min_(0)
 
@@ -80,8 +80,8 @@ class Separation:
         """Taps (R, I, A) and mixing (O, R, B): closed form, refined by L-BFGS, the better of the two."""
         out, inputs, a, b = self.shape
         square, pull = self._normal(rank)
-        square = square + JITTER * square.diagonal().mean() * torch.eye(len(square), dtype=square.dtype)
-        scaled_mixing = torch.cholesky_solve(pull, torch.linalg.cholesky(square)).T.reshape(out, rank, b)
+        factor, scale = _cholesky(square)
+        scaled_mixing = (scale * torch.cholesky_solve(scale * pull, factor)).T.reshape(out, rank, b)
         taps, scaled_mixing = self._refine(self.taps[:rank], scaled_mixing)
         mixing = torch.tensordot(self.metric.inverse, scaled_mixing, dims=1)
         return _balance(taps.reshape(rank, inputs, a), mixing)
@@ -113,6 +113,18 @@ class Separation:
             search.step(loss)
         refined = (whitened.detach() @ inverse, mixing.detach())
         return refined if float(self.error(*refined)) < before else start
+
+
+def _cholesky(square: Tensor) -> tuple[Tensor, Tensor]:
+    """L and a column d with L L' = d A d + a little: the diagonal is scaled to 1, as rows differ by 1e6."""
+    scale = square.diagonal().clamp_min(torch.finfo(square.dtype).tiny).rsqrt()[:, None]
+    scaled, eye = scale * square * scale.T, torch.eye(len(square), dtype=square.dtype)
+    jitter = 1e-10
+    factor, failed = torch.linalg.cholesky_ex(scaled + jitter * eye)
+    while bool(failed) and jitter < 1e-2:
+        jitter *= 10
+        factor, failed = torch.linalg.cholesky_ex(scaled + jitter * eye)
+    return factor, scale
 
 
 def _balance(taps: Tensor, mixing: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Two layers in the place of one."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_more_rank_never_loses_more():
         float((conv.weight - BasisConv2d.from_conv(conv, r).to_dense().weight).square().sum())
         for r in range(1, 9)
     ]
-    assert all(b <= a + 1e-12 for a, b in zip(lost, lost[1:], strict=False))
+    assert all(b <= a + 1e-12 for a, b in itertools.pairwise(lost))
     assert lost[-1] < 1e-20
 
 

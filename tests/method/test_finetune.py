@@ -1,0 +1,211 @@
+"""Recovering accuracy."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from basisconv import BasisConv2d, InvalidRequest, MethodError, SeparableConv2d, replace_
+from basisconv.finetune import FinetuneConfig, TrainingData, finetune
+from basisconv.finetune.data import flip_crop
+from basisconv.finetune.loop import schedule
+from tests.method.shelf import Residual, Untraceable, randomize, seeded
+
+PIXELS = torch.randint(0, 256, (80, 12, 12, 3), generator=seeded(0), dtype=torch.uint8)
+LABELS = torch.randint(0, 10, (80,), generator=seeded(1))
+DATA = TrainingData(PIXELS, LABELS, 255.0, (0.5, 0.4, 0.3), (0.2, 0.2, 0.3))
+
+
+def networks() -> tuple[nn.Module, nn.Module]:
+    """A truncated student with dropout, and its teacher."""
+    teacher = randomize(Residual())
+    student = copy.deepcopy(teacher)
+    replace_(
+        student,
+        {
+            "block1.conv1": BasisConv2d.from_conv(student.block1.conv1, 6),
+            "block1.conv2": SeparableConv2d.from_conv(student.block1.conv2, 10),
+        },
+    )
+    student.head = nn.Sequential(nn.Dropout(0.2), student.head)
+    return student, teacher
+
+
+def config(**changes) -> FinetuneConfig:
+    return FinetuneConfig(**{"epochs": 2, "batch_size": 16, "seed": 3, **changes})
+
+
+def state(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("objective", ["labels", "distill", "both"])
+def test_every_objective_falls(objective):
+    student, teacher = networks()
+    student.head[0].p = 0.0
+    steps = list(finetune(student, teacher, DATA, config(objective=objective, epochs=8, augment="none")))
+    first, last = (sum(s.loss for s in part) for part in (steps[:5], steps[-5:]))
+    assert last < 0.8 * first
+    assert not student.training
+
+
+def test_steps_count_up_and_the_rate_warms_up_and_cools_down():
+    steps = list(finetune(*networks(), DATA, config(epochs=3)))
+    assert [s.step for s in steps] == list(range(1, 16))
+    assert [s.epoch for s in steps] == [1] * 5 + [2] * 5 + [3] * 5
+    assert {(s.steps, s.epochs) for s in steps} == {(15, 3)}
+    rates = [s.learning_rate for s in steps]
+    assert max(rates) == rates[0] == 1e-3  # 5 % of 15 steps is one
+    assert rates[-1] < 0.05 * max(rates)
+    assert all(s.images_per_second > 0 for s in steps)
+
+
+@given(st.integers(1, 500))
+def test_the_schedule_stays_between_nothing_and_the_peak_and_reaches_it(steps):
+    rates = [schedule(done, steps) for done in range(steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    assert max(rates) == 1
+
+
+def test_training_the_mixing_leaves_basis_filters_and_the_original_to_the_bit():
+    student, teacher = networks()
+    before, original = state(student), state(teacher)
+    list(finetune(student, teacher, DATA, config(update="mixing")))
+    after = state(student)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "block1.conv1.basis.weight" not in changed
+    assert {
+        "block1.conv1.mixing.weight",
+        "block1.conv2.taps.weight",
+        "block1.bn1.weight",
+        "stem.bias",
+    } <= changed
+    assert same(original, state(teacher))
+
+
+def test_training_all_moves_the_basis_too():
+    student, teacher = networks()
+    before = student.block1.conv1.basis.weight.clone()
+    list(finetune(student, teacher, DATA, config(update="all", epochs=1)))
+    assert not torch.equal(before, student.block1.conv1.basis.weight)
+
+
+def test_a_seed_decides_the_run_to_the_bit():
+    results = []
+    for seed in (3, 3, 4):
+        student, teacher = networks()
+        torch.manual_seed(len(results))  # whatever the program drew before
+        list(finetune(student, teacher, DATA, config(seed=seed)))
+        results.append(state(student))
+    assert same(results[0], results[1])
+    assert not same(results[0], results[2])
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4, 5, 7])
+def test_a_resumed_run_ends_at_the_same_bits(stop):
+    student, teacher = networks()
+    list(finetune(student, teacher, DATA, config()))
+    interrupted, _ = networks()
+    run = finetune(interrupted, teacher, DATA, config())
+    for _ in range(stop):
+        next(run)
+    saved = run.state_dict()
+    assert all(isinstance(value, torch.Tensor) for value in saved.values())
+    resumed, _ = networks()
+    run = finetune(resumed, teacher, DATA, config())
+    run.resume(saved)
+    rest = list(run)
+    assert rest[0].step == stop + 1
+    assert same(state(student), state(resumed))
+
+
+def test_a_state_of_another_network_is_refused():
+    student, teacher = networks()
+    saved = finetune(student, teacher, DATA, config()).state_dict()
+    with pytest.raises(InvalidRequest, match="another structure"):
+        finetune(copy.deepcopy(teacher), teacher, DATA, config()).resume(saved)
+
+
+def test_the_programs_own_randomness_is_left_alone():
+    student, teacher = networks()
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    list(finetune(student, teacher, DATA, config(epochs=1)))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_networks_that_score_no_classes_learn_from_unlabelled_images():
+    teacher = randomize(Untraceable())
+    student = copy.deepcopy(teacher)
+    replace_(student, {"b": BasisConv2d.from_conv(student.b, 5)})
+    unlabelled = TrainingData(torch.randn(64, 3, 12, 12, generator=seeded(5)))
+    steps = list(finetune(student, teacher, unlabelled, config(epochs=8)))
+    assert steps[-1].loss < 0.85 * steps[0].loss
+
+
+def test_objectives_that_cannot_be_served_are_refused_at_once():
+    student, teacher = networks()
+    with pytest.raises(InvalidRequest, match="needs labels"):
+        finetune(student, teacher, TrainingData(PIXELS), config(objective="both"))
+    with pytest.raises(InvalidRequest, match="original"):
+        finetune(student, None, DATA, config(objective="distill"))
+    with pytest.raises(InvalidRequest, match="no training images"):
+        finetune(student, teacher, TrainingData(PIXELS[:0]), config())
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_a_way_out():
+    student, teacher = networks()
+    student.head[1].weight.data.fill_(float("inf"))
+    with pytest.raises(MethodError, match="loss became") as caught:
+        list(finetune(student, teacher, DATA, config()))
+    assert caught.value.hint is not None
+
+
+def test_images_are_prepared_as_the_network_was_trained():
+    x, y = DATA.batch(torch.tensor([4, 2]), torch.device("cpu"))
+    expected = (
+        PIXELS[2].permute(2, 0, 1) / 255 - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)
+    ) / torch.tensor([0.2, 0.2, 0.3]).view(3, 1, 1)
+    torch.testing.assert_close(x[1], expected)
+    assert y is not None
+    assert y.tolist() == [int(LABELS[4]), int(LABELS[2])]
+
+
+def test_float_images_are_used_as_they_are():
+    images = torch.randn(4, 3, 8, 8, generator=seeded(0))
+    x, _ = TrainingData(images, None, 255.0, (9.0,), (9.0,)).batch(torch.arange(4), torch.device("cpu"))
+    assert torch.equal(x, images)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 999), st.sampled_from([(8, 8), (16, 24), (9, 7), (4, 4)]))
+def test_every_augmented_image_is_a_shifted_and_perhaps_mirrored_one(seed, size):
+    images = torch.arange(1, 1 + 2 * 3 * size[0] * size[1]).reshape(2, 3, *size).float()
+    found = flip_crop(images, seeded(seed))
+    assert found.shape == images.shape
+    high, wide = size[0] // 8, size[1] // 8
+    framed = nn.functional.pad(images, (wide, wide, high, high))
+    for image, frame in zip(found, framed, strict=True):
+        crops = [
+            frame[:, top : top + size[0], left : left + size[1]]
+            for top in range(2 * high + 1)
+            for left in range(2 * wide + 1)
+        ]
+        assert any(torch.equal(image, c) or torch.equal(image, c.flip(2)) for c in crops)
+
+
+def test_augmentation_mirrors_about_half_and_shifts_evenly():
+    images = torch.arange(16.0).reshape(1, 1, 1, 16).expand(4000, 1, 16, 16)
+    found = flip_crop(images, seeded(0))[:, 0, 8]
+    mirrored = found[:, 4] > found[:, 12]
+    assert 0.45 < mirrored.float().mean() < 0.55
+    shifts = (found[~mirrored][:, 8] - 8).long()
+    assert {int(s) for s in shifts.unique()} == {-2, -1, 0, 1, 2}
