@@ -28,6 +28,7 @@ def test_a_job_is_queued_with_its_options_and_rung_for(
     assert (job["object"], job["status"], job["attempt"]) == ("job", "queued", 0)
     assert (job["model"], job["dataset"], job["metadata"]) == (model, dataset, {"run": 7})
     assert job["training"]["epochs"] == 2
+    assert job["compression"]["target"]["macs"] == 0.6
     assert (job["compression"]["basis"], job["compression"]["forms"]) == ("activations", "auto")
     assert client.get(f"/v1/jobs/{job['id']}").json() == job
     (first,) = client.get(f"/v1/jobs/{job['id']}/events").json()["data"]
