@@ -56,6 +56,47 @@ def demo() -> None:
     raise typer.Exit(run())
 
 
+@app.command()
+def check() -> None:
+    """Whether database and broker answer: 0, or 1 with the names of those that do not."""
+    from app.core.settings import load_settings
+
+    settings = load_settings()
+    answers = {
+        "database": _try_database(settings.database_url.get_secret_value()),
+        "broker": _try_broker(settings.broker_url.get_secret_value()),
+    }
+    silent = [name for name, answered in answers.items() if not answered]
+    for name in silent:
+        typer.echo(f"The {name} does not answer.", err=True)
+    raise typer.Exit(1 if silent else 0)
+
+
+def _try_database(url: str) -> bool:
+    from sqlalchemy import text
+
+    from app.core.db import make_engine
+
+    engine = make_engine(url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            return bool(connection.scalar(text("SELECT 1")) == 1)
+    except OperationalError:
+        return False
+    finally:
+        engine.dispose()
+
+
+def _try_broker(url: str) -> bool:
+    import redis
+
+    with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as client:
+        try:
+            return client.ping() is True
+        except redis.RedisError:
+            return False
+
+
 @keys.command("create")
 def create_key(
     name: str,

@@ -50,7 +50,11 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1 || [ "$(head -n 1 "$STAMP
 fi
 rm -f "$STAMP"
 
-install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@"; }
+# Where several package sources are configured, pip complains of every package that one of them lacks.
+install() {
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@" \
+        2> >(grep -v 'is ignored: it is neither a file nor a directory' >&2)
+}
 
 say "Installing the pinned packages (the first time about 2 GB with torch; some minutes)"
 install -e '.[worker,embedded,dev]'
