@@ -39,8 +39,9 @@ def decompose_(
     module's device, always the same in the same order; needed for basis "activations", unused for
     "weights". 512 to 1024 images of the training set are enough; labels are not needed.
 
-    Raises, before anything changes: InvalidRequest (a value that does not fit), MalformedWeights (NaN or
-    infinity) and InfeasibleTarget (with `achievable`).
+    Raises, before anything changes: InvalidRequest (a value that does not fit), MalformedWeights (weights,
+    inputs or gradients that are not finite, naming the layer) and InfeasibleTarget (with `achievable`).
+    Later, with the module half changed: MalformedWeights, if a layer's decomposition fails.
     """
     if config.basis == "activations" and images is None:
         hint = "Give a data set, or ask for basis weights."
