@@ -146,6 +146,7 @@ def environment(scratch: Path, threads: int, outer: Mapping[str, str]) -> dict[s
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
+        "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads on busy cores cost many times what they save
         "MALLOC_ARENA_MAX": "4",  # each further arena reserves 64 MB of the limited address space
     }
     return clean | {name: outer[name] for name in PASSED_ON if name in outer}
