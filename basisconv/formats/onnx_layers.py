@@ -37,6 +37,7 @@ def extract(raw: Raw, run: Trace, names: Names, fixed_size: bool) -> Layers:
     layers, paths = Layers(), dict[tuple[Any, ...], str]()
     makers: dict[str, Callable[..., nn.Module | None]] = {
         "Conv": _conv,
+        "ConvTranspose": _conv_transpose,
         "Gemm": _gemm,
         "MatMul": _matmul,
         "BatchNormalization": _batch_norm,
@@ -192,6 +193,32 @@ def _conv(raw: Raw, node: NodeProto, name: str, rank: int) -> nn.Module | None:
         tuple(said.get("dilations", (1, 1))),
         groups,
         bias=bias is not None,
+    )
+    return _filled(module, weight, bias)
+
+
+def _conv_transpose(raw: Raw, node: NodeProto, name: str, rank: int) -> nn.Module | None:
+    weight, bias, said = stored(raw, node, 1), stored(raw, node, 2), attributes(node)
+    top, left, bottom, right = explicit_pads(node)
+    unusual = "output_shape" in said or said.get("auto_pad", b"NOTSET") != b"NOTSET"
+    if weight is None or weight.dim() != 4 or rank != 4 or (bias is None and not _absent(node, 2)):
+        return None
+    if unusual or (top, left) != (bottom, right):
+        return None
+    _sized(weight, node, name)
+    groups = int(said.get("group", 1))
+    inputs, outputs, *kernel = weight.shape
+    module = nn.utils.skip_init(
+        nn.ConvTranspose2d,
+        inputs,
+        outputs * groups,
+        tuple(kernel),
+        tuple(said.get("strides", (1, 1))),
+        (top, left),
+        tuple(said.get("output_padding", (0, 0))),
+        groups,
+        bias is not None,
+        tuple(said.get("dilations", (1, 1))),
     )
     return _filled(module, weight, bias)
 

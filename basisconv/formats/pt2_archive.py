@@ -61,8 +61,9 @@ class Archive:
 def read(file: IO[bytes]) -> Archive:
     """Take the archive apart. Raises malformed_model, unsupported_format, unsafe_serialization."""
     with _open(file) as archive:
+        _check_whole(archive)
+        _refuse_strangers([entry.filename.split("/", 1)[-1] for entry in archive.infolist()])
         records = _records(archive)
-        _refuse_strangers(records)
         program_name = _program_name(records)
         if _text(archive, records, "archive_format") != "pt2":
             malformed("Its record archive_format does not say pt2.")
@@ -134,6 +135,13 @@ def _open(file: IO[bytes]) -> zipfile.ZipFile:
         malformed(f"Its zip directory cannot be read ({error}): it may be cut off.")
 
 
+def _check_whole(archive: zipfile.ZipFile) -> None:
+    """Python's zipfile takes the last directory that it finds, be it that of an archive further in."""
+    entries = archive.infolist()
+    if not entries or min(entry.header_offset for entry in entries) or archive.comment:
+        malformed("It does not begin with its first record or end with its directory: it may be cut off.")
+
+
 def _records(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Records by their name below the one root folder, their sizes checked against the file's own."""
     entries = archive.infolist()
@@ -169,8 +177,8 @@ def _refuse_old(name: str) -> None:
         unsafe("It has the layout of torch before 2.8, whose weights are pickles.")
 
 
-def _refuse_strangers(records: dict[str, zipfile.ZipInfo]) -> None:
-    for name in records:
+def _refuse_strangers(names: list[str]) -> None:
+    for name in names:
         if name.startswith("code/"):
             raise MethodError("unsupported_format", "The file is a TorchScript archive.", hint=SAVE_AGAIN)
         if name == "data.pkl" or name.endswith(".pkl"):

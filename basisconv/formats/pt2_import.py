@@ -49,6 +49,7 @@ class _Importer:
         self.layers: dict[str, str] = {}
         self.makers: dict[Any, Callable[[fx.Node], fx.Node | None]] = {
             **dict.fromkeys(_CONVS, self._conv),
+            aten.conv_transpose2d.input: self._conv_transpose,
             aten.linear.default: self._linear,
             aten.addmm.default: self._addmm,
             aten.mm.default: self._mm,
@@ -81,8 +82,7 @@ class _Importer:
         target = node.target
         if "_assert" in str(target) or str(target).startswith("aten.sym_constrain"):
             return
-        if "stands_for" in node.meta:
-            self.made[node] = node.meta["stands_for"]
+        if node in self.made:
             return
         _refuse_training(node)
         maker = self.makers.get(target)
@@ -190,6 +190,34 @@ class _Importer:
 
         return self._layer(source, (said["weight"], said.get("bias"), geometry, dilation, groups), make)
 
+    def _conv_transpose(self, node: fx.Node) -> fx.Node | None:
+        said = _arguments(node)
+        weight, bias = self._tensor(said["weight"]), self._tensor(said.get("bias"))
+        absent = said.get("bias") is None
+        if weight is None or (bias is None and not absent) or said["input"].meta["val"].dim() != 4:
+            return None
+        groups = int(said["groups"])
+        pairs = [_pair(said[name]) for name in ("stride", "padding", "output_padding", "dilation")]
+
+        def make() -> nn.Module:
+            inputs, outputs, *kernel = weight.shape
+            stride, padding, extra, dilation = pairs
+            shape = (
+                inputs,
+                outputs * groups,
+                tuple(kernel),
+                stride,
+                padding,
+                extra,
+                groups,
+                not absent,
+                dilation,
+            )
+            return _filled(nn.utils.skip_init(nn.ConvTranspose2d, *shape), weight=weight, bias=bias)
+
+        key = (said["weight"], said.get("bias"), *pairs, groups)
+        return self._layer(said["input"], key, make)
+
     def _linear(self, node: fx.Node) -> fx.Node | None:
         said = _arguments(node)
         return self._dense(said["input"], said["weight"], said.get("bias"), turned=False)
@@ -226,11 +254,11 @@ class _Importer:
         return self._norm(_arguments(node))
 
     def _native_batch_norm(self, node: fx.Node) -> fx.Node | None:
+        if any(user.args[1] != 0 and user.users for user in node.users):
+            return None  # somebody reads the saved statistics
         made = self._norm(_arguments(node))
-        if made is None or any(user.args[1] != 0 for user in node.users):
-            return None
-        for user in node.users:  # operator.getitem(…, 0): the one output that is read
-            user.meta["stands_for"] = made
+        for user in node.users if made is not None else ():
+            self.made[user] = made  # operator.getitem(…, 0): the one output that is read
         return made
 
     def _norm(self, said: dict[str, Any]) -> fx.Node | None:
