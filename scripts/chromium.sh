@@ -3,7 +3,7 @@
 # one line how to get it and ends with 1, or 2 in CI, where leaving tests out is a failure.
 set -euo pipefail
 
-for name in chromium chromium-browser google-chrome; do
+for name in chromium chromium-browser; do
     if command -v "$name" >/dev/null; then exit 0; fi
 done
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -3,19 +3,23 @@
 PostgreSQL refuses to run as root, and another uid cannot reach a clone under /root (0700). Opening the
 parents for reading, as the wheel's own start-up does, would give away more than a database needs. Instead the
 server gets a private mount namespace in which its installation and its data appear under a folder that it can
-reach; nothing changes for anybody else.
+reach; nothing changes for anybody else. Root in a container often may not mount: there the server keeps the
+one capability that lets it pass through closed folders, and no other.
 """
 
 import ctypes
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 # Outside every range that Debian or systemd hand out (65536-99999 is unused; subuids start at 100000).
 SERVER_UID = 71_832
 NOBODY = 65_534  # has a line in every /etc/passwd, which initdb insists on
 
+_PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 8, 47, 2
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2  # Docker's root has the first, not the second
+_CAPABILITY_VERSION_3 = 0x20080522
 _CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 _MOUNT_POINTS = (Path("/mnt"), Path("/media"), Path("/srv"))  # one of these exists on every Linux
@@ -32,6 +36,7 @@ class Confinement:
 
     uid: int | None = None  # None: ours
     mount_point: Path | None = None  # None: it sees the real paths
+    capability: int | None = None  # the one it keeps
     folders: Mapping[Path, Path] = field(default_factory=dict)  # real → inside, when mounted
 
     def inside(self, path: Path) -> Path:
@@ -43,7 +48,7 @@ class Confinement:
 
     def as_uid(self, uid: int) -> "Confinement":
         """The same view for another uid; unchanged where we are not root."""
-        return self if self.uid is None else Confinement(uid, self.mount_point, self.folders)
+        return self if self.uid is None else replace(self, uid=uid)
 
     def enter(self) -> None:
         """Called in the child, before exec."""
@@ -51,9 +56,13 @@ class Confinement:
             return
         if self.mount_point is not None:
             _private_view(self.mount_point, self.folders)
+        if self.capability is not None:
+            _check(_LIBC.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl(PR_SET_KEEPCAPS)")
         os.setgroups([])
         os.setgid(self.uid)
         os.setuid(self.uid)
+        if self.capability is not None:
+            _keep_only(self.capability)
 
     def give(self, folder: Path) -> None:
         """Make a folder and all in it the server's own."""
@@ -71,14 +80,16 @@ def confinement_for(*folders: Path) -> Confinement:
     real = [folder.resolve() for folder in folders]
     if all(_traversable(folder) for folder in real):
         return Confinement(SERVER_UID)
-    if not _may_mount():
-        raise NotReachable(
-            f"PostgreSQL does not run as root, and another user cannot reach {real[0]} because a folder "
-            "above it is closed (/root usually is). Run as an ordinary user, or clone to a folder such as "
-            "/srv or /opt."
-        )
-    point = next(path for path in _MOUNT_POINTS if path.is_dir())
-    return Confinement(SERVER_UID, point, {path: point / str(n) for n, path in enumerate(real)})
+    if _may_mount():
+        point = next(path for path in _MOUNT_POINTS if path.is_dir())
+        return Confinement(SERVER_UID, point, folders={path: point / str(n) for n, path in enumerate(real)})
+    for capability in (_CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE):
+        if _permitted() & 1 << capability:
+            return Confinement(SERVER_UID, capability=capability)
+    raise NotReachable(
+        f"PostgreSQL does not run as root, and another user cannot reach {real[0]} because a folder above it "
+        "is closed (/root usually is). Run as an ordinary user, or clone to a folder such as /srv or /opt."
+    )
 
 
 def _traversable(folder: Path) -> bool:
@@ -103,6 +114,20 @@ def _private_view(point: Path, folders: Mapping[Path, Path]) -> None:
         shown.mkdir()
         _mount(b"/proc/self/fd/%d" % descriptor, os.fsencode(shown), None, _MS_BIND)
         os.close(descriptor)
+
+
+def _permitted() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapPrm:")), 16)
+
+
+def _keep_only(capability: int) -> None:
+    """After the change of uid: this one capability, also over exec, and no other."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    bit = 1 << capability
+    data = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)  # effective, permitted, inheritable
+    _check(_LIBC.capset(header, data), "capset")
+    _check(_LIBC.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability, 0, 0), "prctl(PR_CAP_AMBIENT)")
 
 
 def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None) -> None:

@@ -1,6 +1,7 @@
 """The embedded servers: closed to strangers, one per folder, gone with their parent."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -68,6 +69,30 @@ def test_root_runs_postgres_as_another_uid_even_below_a_closed_folder(tmp_path: 
         assert stat.S_IMODE(closed.stat().st_mode) == 0o700  # nothing was opened for it
     finally:
         postgres.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize("dropped", ["-sys_admin", "-sys_admin,-dac_read_search"])
+def test_root_that_may_not_mount_as_in_a_container_still_can(tmp_path: Path, dropped: str) -> None:
+    closed = folders.private_folder(tmp_path / "closed")
+    owner = subprocess.Popen(
+        ["setpriv", f"--bounding-set={dropped}", sys.executable, "-c", OWNER, closed],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert owner.stdout is not None
+    pids = [int(pid) for pid in owner.stdout.readline().split()]
+    assert len(pids) == 2
+    try:
+        status = Path(f"/proc/{pids[0]}/status").read_text()
+        assert "Uid:\t0" not in status
+        effective = int(status.split("CapEff:")[1].split()[0], 16)
+        assert effective.bit_count() == 1
+    finally:
+        owner.terminate()
+        owner.wait(20)
+        owner.stdout.close()
+    wait_until(lambda: not any(alive(pid) for pid in pids), 20)
 
 
 def test_a_path_too_long_for_a_socket_still_works(tmp_path: Path) -> None:
