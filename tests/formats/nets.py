@@ -64,7 +64,7 @@ def images(count: int, side: int = SIDE, channels: int = 3) -> Tensor:
     return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(1))
 
 
-def onnx_of(network: nn.Module, batch: int | None = None, opset: int = 17) -> bytes:
+def onnx_of(network: nn.Module, batch: int | None = None, opset: int = 17, side: int = SIDE) -> bytes:
     """By the older exporter, which is quick and keeps batch norms when asked to."""
     buffer = io.BytesIO()
     axes = None if batch else {"images": {0: "n"}, "scores": {0: "n"}}
@@ -72,7 +72,7 @@ def onnx_of(network: nn.Module, batch: int | None = None, opset: int = 17) -> by
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
-            (images(batch or 2),),
+            (images(batch or 2, side),),
             buffer,
             dynamo=False,
             opset_version=opset,
@@ -120,9 +120,10 @@ def compress(network: Network, rank_share: float = 0.6) -> fx.GraphModule:
     replace_(module, pairs)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for tensor in [*module.parameters(), *module.buffers()]:
-            if tensor.is_floating_point():
-                tensor.mul_(1 + 0.1 * torch.rand(tensor.shape, generator=generator))
+        norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
+        statistics = [value for norm in norms for value in (norm.running_mean, norm.running_var)]
+        for tensor in [*module.parameters(), *(value for value in statistics if value is not None)]:
+            tensor.mul_(1 + 0.1 * torch.rand(tensor.shape, generator=generator))
     return module.eval()
 
 
