@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 NOTHING = "–"
+NB = "\N{NO-BREAK SPACE}"  # between a number and its unit: they stay on one line
 
 
 def count(value: float | None) -> str:
@@ -11,7 +12,7 @@ def count(value: float | None) -> str:
         return NOTHING
     for step, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= step:
-            return _three_digits(value / (1e3 if unit == "k" else step)) + f" {unit}"
+            return _three_digits(value / (1e3 if unit == "k" else step)) + f"{NB}{unit}"
     return whole(value)
 
 
@@ -26,13 +27,13 @@ def size(value: float | None) -> str:
         return NOTHING
     for step, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= step:
-            return f"{_three_digits(value / step)} {unit}"
-    return f"{round(value)} bytes"
+            return f"{_three_digits(value / step)}{NB}{unit}"
+    return f"{round(value)}{NB}bytes"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
     """0.9173 -> 91.7 %."""
-    return NOTHING if value is None else f"{value * 100:.{digits}f} %"
+    return NOTHING if value is None else f"{value * 100:.{digits}f}{NB}%"
 
 
 def points(value: float | None) -> str:
@@ -41,16 +42,16 @@ def points(value: float | None) -> str:
         return NOTHING
     rounded = round(value * 100, 2)
     if rounded == 0:
-        return "±0 points"
-    return f"{'+' if rounded > 0 else '−'}{abs(rounded):.2f} points"
+        return f"±0{NB}points"
+    return f"{'+' if rounded > 0 else '−'}{abs(rounded):.2f}{NB}points"
 
 
 def milliseconds(value: float | None) -> str:
-    return NOTHING if value is None else f"{_three_digits(value)} ms"
+    return NOTHING if value is None else f"{_three_digits(value)}{NB}ms"
 
 
 def decibels(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.1f} dB"
+    return NOTHING if value is None else f"{value:.1f}{NB}dB"
 
 
 def duration(seconds: float | None) -> str:
@@ -58,12 +59,12 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return NOTHING
     if seconds < 9.95:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}{NB}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes == 0:
-        return f"{rest} s"
+        return f"{rest}{NB}s"
     hours, minutes_left = divmod(minutes, 60)
-    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {rest} s"
+    return f"{hours}{NB}h {minutes_left}{NB}min" if hours else f"{minutes}{NB}min {rest}{NB}s"
 
 
 def ratio(value: float | None, reference: float | None) -> float | None:
@@ -95,4 +96,4 @@ def _three_digits(value: float) -> str:
         return f"{value:.0f}"
     if magnitude >= 9.995:
         return f"{value:.1f}"
-    return f"{value:.2f}"
+    return f"{value:.2f}" if magnitude >= 0.1 or value == 0 else f"{value:.2g}"

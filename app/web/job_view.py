@@ -257,10 +257,14 @@ def _checked(export: Document | None) -> str:
         return ""
     words = ["Run on the validation images and compared"]
     if export.get("max_abs_diff") is not None:
-        words.append(f"largest difference {export['max_abs_diff']:.1e}")
+        words.append(_difference(export["max_abs_diff"]))
     if export.get("accuracy") is not None:
         words.append(f"accuracy {percent(export['accuracy'], 2)}")
     return ", ".join(words)
+
+
+def _difference(value: float) -> str:
+    return "no difference at all" if value == 0 else f"largest difference {value:.1e}".replace("e-0", "e-")
 
 
 def request_text(public_url: str, job: Document) -> str:

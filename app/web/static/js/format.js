@@ -2,16 +2,16 @@
 
 export function count(value) {
   for (const [step, unit] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
-    if (Math.abs(value) >= step) return `${threeDigits(value / (unit === "k" ? 1e3 : step))} ${unit}`;
+    if (Math.abs(value) >= step) return `${threeDigits(value / (unit === "k" ? 1e3 : step))}\u00a0${unit}`;
   }
   return String(Math.round(value));
 }
 
 export function size(value) {
   for (const [step, unit] of [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) {
-    if (value >= step) return `${threeDigits(value / step)} ${unit}`;
+    if (value >= step) return `${threeDigits(value / step)}\u00a0${unit}`;
   }
-  return `${value} bytes`;
+  return `${value}\u00a0bytes`;
 }
 
 export function whole(value) {
@@ -19,12 +19,12 @@ export function whole(value) {
 }
 
 export function duration(seconds) {
-  if (seconds < 9.95) return `${Math.max(seconds, 0).toFixed(1)} s`;
+  if (seconds < 9.95) return `${Math.max(seconds, 0).toFixed(1)}\u00a0s`;
   const rounded = Math.round(seconds);
   const hours = Math.floor(rounded / 3600);
   const minutes = Math.floor(rounded / 60) % 60;
-  if (hours) return `${hours} h ${minutes} min`;
-  return minutes ? `${minutes} min ${rounded % 60} s` : `${rounded} s`;
+  if (hours) return `${hours}\u00a0h ${minutes}\u00a0min`;
+  return minutes ? `${minutes}\u00a0min ${rounded % 60}\u00a0s` : `${rounded}\u00a0s`;
 }
 
 function threeDigits(value) {

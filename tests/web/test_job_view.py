@@ -1,0 +1,75 @@
+"""What a job's page says about its stages, its numbers and how to send it again."""
+
+import json
+import shlex
+from typing import Any
+
+from app.web import formatting, job_view
+
+OPTIONS: dict[str, Any] = {
+    "kind": "compress",
+    "model": "model_a",
+    "dataset": "dataset_b",
+    "name": "It's mine",
+    "compression": {"basis": "weights", "target": {"macs": 0.6, "params": None}},
+    "training": {"epochs": 0, "learning_rate": None},
+    "limits": {"accuracy_drop": None},
+    "exports": ["onnx"],
+}
+
+
+def _at(second: int) -> str:
+    return f"2026-01-01T00:00:{second:02d}Z"
+
+
+def _stage(name: str, second: int) -> dict[str, Any]:
+    return {"type": "stage", "stage": name, "data": {}, "created_at": _at(second)}
+
+
+def test_a_running_jobs_stages_are_done_current_and_to_come() -> None:
+    events = [_stage("calibrate", 0), _stage("decompose", 5)]
+    views = job_view.stages({"status": "running", "finished_at": None}, events)
+    assert [view.state for view in views[:3]] == ["done", "current", "todo"]
+    assert views[0].time == "5.0\xa0s"
+    assert views[1].since == _at(5)
+
+
+def test_the_stages_of_an_attempt_that_was_lost_are_not_shown() -> None:
+    again = {"type": "progress", "stage": None, "data": {}, "created_at": _at(9)}
+    events = [_stage("calibrate", 0), _stage("decompose", 5), again, _stage("calibrate", 10)]
+    views = job_view.stages({"status": "running", "finished_at": None}, events)
+    assert [view.state for view in views[:2]] == ["current", "todo"]
+
+
+def test_a_failed_job_shows_the_stage_it_failed_in() -> None:
+    views = job_view.stages({"status": "failed", "finished_at": _at(7)}, [_stage("calibrate", 0)])
+    assert views[0].state == "stopped"
+
+
+def test_the_request_to_repeat_a_job_survives_the_shell() -> None:
+    text = job_view.request_text("http://127.0.0.1:8000", OPTIONS)
+    words = shlex.split(text.replace("\\\n", ""))
+    body = json.loads(words[words.index("-d") + 1])
+    assert body["name"] == "It's mine"
+    assert body["compression"] == {"basis": "weights", "target": {"macs": 0.6}}
+    assert "limits" not in body
+
+
+def test_a_network_without_labels_is_described_by_its_agreement() -> None:
+    figures = {"accuracy": None, "agreement": 0.97, "macs": 50, "params": 5, "bytes": 10}
+    result = {"original": figures | {"agreement": 1.0, "macs": 100}, "compressed": figures}
+    facts = job_view.facts(result)
+    assert (facts[0].label, facts[0].value) == ("Same answers", "97.0\xa0%")
+    labels = [row.label for row in job_view.rows(result)]
+    assert "Accuracy" not in labels
+    assert "Same answers as the original" in labels
+
+
+def test_numbers_keep_three_digits_and_their_unit_on_one_line() -> None:
+    assert formatting.count(40_551_040) == "40.6\xa0M"
+    assert formatting.count(480) == "480"
+    assert formatting.size(1_096_000) == "1.10\xa0MB"
+    assert formatting.milliseconds(0.0312) == "0.031\xa0ms"
+    assert formatting.duration(95) == "1\xa0min 35\xa0s"
+    assert formatting.points(-0.0112) == "−1.12\xa0points"
+    assert formatting.points(0.0) == "±0\xa0points"
