@@ -30,17 +30,17 @@ def inspect_model(task: dict[str, Any], folder: Path, report: Report) -> dict[st
 
     Raises Problem: what the file is, or what in it cannot be taken, and where.
     """
-    torch.set_grad_enabled(False)
     requested = Requested(task.get("input") or {})
     source, canonical = folder / task["file"], folder / task["canonical"]
     found = _format(source, task["format"])
     try:
-        report(_progress(0.1, "Reading the network"))
-        network = _load(source, canonical, found, requested)
-        report(_progress(0.5, "Comparing our copy with the file"))
-        check_import(network)
-        report(_progress(0.8, "Measuring the layers"))
-        return {"canonical": task["canonical"], **_answer(network, requested)}
+        with torch.no_grad():
+            report(_progress(0.1, "Reading the network"))
+            network = _load(source, canonical, found, requested)
+            report(_progress(0.5, "Comparing our copy with the file"))
+            check_import(network)
+            report(_progress(0.8, "Measuring the layers"))
+            return {"canonical": task["canonical"], **_answer(network, requested)}
     except MethodError as error:
         raise as_problem(error, task) from error
 

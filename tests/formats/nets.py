@@ -6,6 +6,7 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,17 @@ def pt2_of(network: nn.Module, batch: int | None = None, x: Tensor | None = None
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     return buffer.getvalue()
+
+
+@cache
+def small_onnx(batch: int | None = None) -> bytes:
+    """The small network as a file, made once."""
+    return onnx_of(small(), batch)
+
+
+@cache
+def small_pt2(batch: int | None = None) -> bytes:
+    return pt2_of(small(), batch)
 
 
 def read_pt2(data: bytes) -> Network:

@@ -10,7 +10,15 @@ import torch
 
 from app.core.errors import MalformedModel, Problem, UnsafeSerialization, UnsupportedFormat, ValidationFailed
 from basisconv.formats import onnx_reader, pt2_reader
-from tests.formats.nets import conv, conv_weights, graph, images, onnx_of, pt2_of, small
+from tests.formats.nets import (
+    conv,
+    conv_weights,
+    graph,
+    images,
+    small,
+    small_onnx,
+    small_pt2,
+)
 from worker.inspection import inspect_model
 
 
@@ -30,16 +38,9 @@ def inspect(folder: Path, data: bytes, kind: str, **requested: Any) -> dict[str,
     return result
 
 
-@pytest.fixture(autouse=True)
-def gradients_stay_on() -> Any:
-    """The inspector turns them off for its process, which here is everybody's."""
-    yield
-    torch.set_grad_enabled(True)
-
-
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_a_network_is_described_completely(kind: str, tmp_path: Path) -> None:
-    result = inspect(tmp_path, onnx_of(small()) if kind == "onnx" else pt2_of(small()), kind)
+    result = inspect(tmp_path, small_onnx() if kind == "onnx" else small_pt2(), kind)
     assert result["canonical"] == "canonical"
     assert result["input"] == {
         "shape": [3, 12, 12],
@@ -63,7 +64,7 @@ def test_a_network_is_described_completely(kind: str, tmp_path: Path) -> None:
 
 
 def test_layers_carry_the_files_own_names_and_a_reason(tmp_path: Path) -> None:
-    rows = {row["name"]: row for row in inspect(tmp_path, onnx_of(small()), "onnx")["layers"]}
+    rows = {row["name"]: row for row in inspect(tmp_path, small_onnx(), "onnx")["layers"]}
     deep = rows["/deep/Conv"]
     assert (deep["compressible"], deep["reason"], deep["groups"]) == (False, "depthwise", 8)
     down = rows["/down/Conv"]
@@ -76,13 +77,13 @@ def test_layers_carry_the_files_own_names_and_a_reason(tmp_path: Path) -> None:
 
 
 def test_the_canonical_onnx_is_the_same_network(tmp_path: Path) -> None:
-    inspect(tmp_path, onnx_of(small()), "onnx")
+    inspect(tmp_path, small_onnx(), "onnx")
     network = onnx_reader.load(tmp_path / "canonical")
     torch.testing.assert_close(network.module(images(2)), small()(images(2)))
 
 
 def test_the_canonical_pt2_is_the_same_network(tmp_path: Path) -> None:
-    inspect(tmp_path, pt2_of(small()), "pt2")
+    inspect(tmp_path, small_pt2(), "pt2")
     network = pt2_reader.load(tmp_path / "canonical")
     torch.testing.assert_close(network.module(images(2)), small()(images(2)))
 
@@ -115,19 +116,19 @@ def test_what_the_uploader_says_wins(tmp_path: Path) -> None:
 )
 def test_a_wrong_wish_is_named_with_its_place(said: dict[str, Any], pointer: str, tmp_path: Path) -> None:
     with pytest.raises(ValidationFailed) as refused:
-        inspect(tmp_path, onnx_of(small()), "onnx", **said)
+        inspect(tmp_path, small_onnx(), "onnx", **said)
     assert refused.value.extra["errors"][0]["pointer"] == f"#/input/{pointer}"
 
 
 def test_a_shape_that_the_file_contradicts_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(Problem) as refused:
-        inspect(tmp_path, onnx_of(small()), "onnx", shape=[1, 28, 28])
+        inspect(tmp_path, small_onnx(), "onnx", shape=[1, 28, 28])
     assert refused.value.code == "validation_failed"
 
 
 def test_a_name_that_lies_about_the_format_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedFormat, match="is onnx"):
-        inspect(tmp_path, onnx_of(small()), "pt2")
+        inspect(tmp_path, small_onnx(), "pt2")
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])

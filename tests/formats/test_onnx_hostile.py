@@ -9,7 +9,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from basisconv.errors import MethodError
 from basisconv.formats import onnx_reader
-from tests.formats.nets import conv, conv_weights, graph, onnx_of, small
+from tests.formats.nets import conv, conv_weights, graph, small_onnx
 
 
 def refusal(model: ModelProto | bytes) -> MethodError:
@@ -21,7 +21,7 @@ def refusal(model: ModelProto | bytes) -> MethodError:
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.99])
 def test_a_truncated_file_is_malformed(kept: float) -> None:
-    data = onnx_of(small())
+    data = small_onnx()
     assert refusal(data[: int(kept * len(data))]).code == "malformed_model"
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from basisconv.errors import MethodError
 from basisconv.formats import onnx_reader
 from basisconv.formats.compare import TOLERANCE, check_import
-from tests.formats.nets import conv, conv_weights, graph, images, onnx_of, small
+from tests.formats.nets import conv, conv_weights, graph, images, onnx_of, small, small_onnx
 
 
 def load(model: ModelProto, **options: Any) -> onnx_reader.Network:
@@ -23,7 +23,7 @@ def kinds(network: onnx_reader.Network) -> list[str]:
 
 
 def test_layers_with_weights_become_real_submodules() -> None:
-    network = onnx_reader.load(onnx_of(small()))
+    network = onnx_reader.load(small_onnx())
     assert kinds(network).count("Conv2d") == 4
     assert kinds(network).count("Linear") == 2
     assert kinds(network).count("BatchNorm2d") == 2
@@ -39,7 +39,7 @@ def test_layers_with_weights_become_real_submodules() -> None:
 
 
 def test_an_open_batch_stays_open() -> None:
-    network = onnx_reader.load(onnx_of(small()))
+    network = onnx_reader.load(small_onnx())
     assert (network.batch, network.module_batch) == (None, None)
     assert network.module(images(7)).shape == (7, 5)
     assert check_import(network) < TOLERANCE
@@ -218,7 +218,7 @@ def test_local_functions_are_inlined() -> None:
 
 
 def test_a_wrong_copy_is_refused_and_the_first_wrong_node_named() -> None:
-    network = onnx_reader.load(onnx_of(small()))
+    network = onnx_reader.load(small_onnx())
     path = network.layers["/down/Conv"]
     with torch.no_grad():
         network.module.get_submodule(path).weight[0] += 1  # type: ignore[operator]

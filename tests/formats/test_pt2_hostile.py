@@ -18,7 +18,7 @@ import torch
 
 from basisconv.errors import MethodError
 from basisconv.formats import pt2_reader
-from tests.formats.nets import edited, pt2_of, read_pt2, rezipped, small
+from tests.formats.nets import edited, pt2_of, read_pt2, rezipped, small, small_pt2
 
 CONFIG, GRAPH = "model_weights_config.json", "models/model.json"
 
@@ -35,7 +35,7 @@ class Bomb:
 
 @cache
 def harmless() -> bytes:
-    return pt2_of(small())
+    return small_pt2()
 
 
 @pytest.fixture

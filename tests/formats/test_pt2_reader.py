@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from basisconv.errors import MethodError
 from basisconv.formats import pt2_reader
 from basisconv.formats.compare import check_import
-from tests.formats.nets import Small, answers, images, pt2_of, read_pt2, small
+from tests.formats.nets import Small, answers, images, pt2_of, read_pt2, small, small_pt2
 
 PATHS = ["stem", "block.0", "deep", "down", "fc1", "fc2"]
 
@@ -18,7 +18,7 @@ PATHS = ["stem", "block.0", "deep", "down", "fc1", "fc2"]
 @pytest.mark.parametrize("batch", [None, 1, 2])
 def test_layers_keep_their_module_paths(batch: int | None) -> None:
     original = small()
-    network = read_pt2(pt2_of(original, batch))
+    network = read_pt2(small_pt2(batch))
     assert list(network.layers) == PATHS
     assert (network.batch, network.module_batch) == (batch, None)
     assert isinstance(network.module.get_submodule("block.0"), nn.Conv2d)
@@ -29,13 +29,13 @@ def test_layers_keep_their_module_paths(batch: int | None) -> None:
 
 def test_the_state_keeps_the_authors_names() -> None:
     own = {name for name in small().state_dict() if not name.endswith("num_batches_tracked")}
-    assert own <= set(read_pt2(pt2_of(small())).module.state_dict())
+    assert own <= set(read_pt2(small_pt2()).module.state_dict())
 
 
 def test_a_clean_archive_read_again_is_the_same_network() -> None:
-    network = read_pt2(pt2_of(small()))
+    network = read_pt2(small_pt2())
     again, twice = io.BytesIO(), io.BytesIO()
-    pt2_reader.canonicalise(io.BytesIO(pt2_of(small())), again)
+    pt2_reader.canonicalise(io.BytesIO(small_pt2()), again)
     again.seek(0)
     pt2_reader.canonicalise(again, twice)
     twice.seek(0)
@@ -123,7 +123,7 @@ def test_a_network_exported_in_training_mode_is_refused(training: str) -> None:
 
 
 def test_a_wrong_copy_is_refused_and_its_layer_named() -> None:
-    network = read_pt2(pt2_of(small()))
+    network = read_pt2(small_pt2())
     with torch.no_grad():
         network.module.get_submodule("deep").weight[0] += 1  # type: ignore[operator]
     with pytest.raises(MethodError) as refused:
@@ -132,7 +132,7 @@ def test_a_wrong_copy_is_refused_and_its_layer_named() -> None:
 
 
 def test_the_module_is_a_copy_of_its_own() -> None:
-    network = read_pt2(pt2_of(small()))
+    network = read_pt2(small_pt2())
     before = answers(network.module, images(2))
     with torch.no_grad():
         network.module.get_submodule("fc2").weight.zero_()  # type: ignore[operator]

@@ -26,18 +26,17 @@ from tests.formats.nets import (
     conv_weights,
     graph,
     images,
-    onnx_of,
-    pt2_of,
     read,
     read_pt2,
-    small,
+    small_onnx,
+    small_pt2,
 )
 
 ROUNDING = 1e-5
 
 
 def make(kind: str, batch: int | None = None) -> Network:
-    return read(onnx_of(small(), batch) if kind == "onnx" else pt2_of(small(), batch), kind)
+    return read(small_onnx(batch) if kind == "onnx" else small_pt2(batch), kind)
 
 
 def onnx_answers(model: ModelProto, x: torch.Tensor, batch: int | None = None) -> NDArray[Any]:
@@ -121,7 +120,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_that_nothing_changed_comes_back_byte_for_byte() -> None:
-    data = onnx_of(small())
+    data = small_onnx()
     network = onnx_reader.load(data)
     assert onnx_writer.write(network, network.module) == onnx.load_model_from_string(data)
 

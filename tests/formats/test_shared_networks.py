@@ -52,8 +52,9 @@ def test_networks_as_found_answer_on_real_images_as_their_authors_say(name: str)
     assert abs(100 * top1 - said["measured_top1"]) < 5
 
 
-@pytest.mark.parametrize("name", ["cifar10_resnet20_a", "cifar10_resnet20_b", "cifar10_plain_cnn"])
-@pytest.mark.parametrize("batch", [None, 1])
+@pytest.mark.parametrize(
+    ("name", "batch"), [("cifar10_resnet20_a", None), ("cifar10_resnet20_b", 1), ("cifar10_plain_cnn", 1)]
+)
 def test_trained_networks_come_through_pt2(name: str, batch: int | None, tmp_path: Path) -> None:
     original = networks.load(name)
     pixels, _ = networks.cifar10_images("test", 4)

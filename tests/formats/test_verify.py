@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from basisconv.formats import verify
-from tests.formats.nets import answers, images, onnx_of, pt2_of, small
+from tests.formats.nets import answers, images, pt2_of, small, small_onnx
 
 
 @pytest.mark.parametrize("batch", [None, 1, 4])
 def test_onnx_batches_are_cut_and_filled_to_the_files_size(batch: int | None) -> None:
     batches = [images(6).numpy(), images(3).numpy()]
-    results = list(verify.outputs_onnx(onnx_of(small(), batch), batches, batch))
+    results = list(verify.outputs_onnx(small_onnx(batch), batches, batch))
     assert [len(result[0]) for result in results] == [6, 3]
     for (result,), given in zip(results, batches, strict=True):
         np.testing.assert_allclose(result, answers(small(), torch.from_numpy(given)), atol=1e-5)
@@ -63,7 +63,7 @@ def test_networks_are_timed_in_turns() -> None:
 
 
 def test_a_file_is_timed_in_the_runtime() -> None:
-    assert verify.latency_ms(onnx_of(small()), (3, 12, 12), batch=2, repeats=3).median_ms > 0
+    assert verify.latency_ms(small_onnx(), (3, 12, 12), batch=2, repeats=3).median_ms > 0
 
 
 def test_torchs_threads_are_given_back() -> None:
