@@ -42,9 +42,9 @@ def mismatch(work: Work, accuracy: float) -> str | None:
 
 
 def _chance(labels: np.ndarray) -> float:
-    """The largest class's share, three standard deviations up: what guessing reaches."""
+    """What guessing reaches: the largest class's share and three standard deviations, yet not near 1."""
     share = float(np.bincount(labels).max() / len(labels))
-    return share + 3 * math.sqrt(share * (1 - share) / len(labels))
+    return share + min(3 * math.sqrt(share * (1 - share) / len(labels)), (1 - share) / 2)
 
 
 def _with_best_order(top1: np.ndarray, labels: np.ndarray) -> float | None:

@@ -56,6 +56,8 @@ def _reporter(descriptor: int) -> Report:
 def _do(task: Message, report: Report) -> Message:
     """The last message: a result or a problem."""
     try:
+        if task["task"] == "run_job":  # said before torch is imported, which takes seconds
+            report({"type": "stage", "stage": "calibrate"})
         module, name = HANDLERS[task["task"]]
         handler = getattr(import_module(module), name)
         return {"type": "result", "result": handler(task, Path.cwd(), report)}

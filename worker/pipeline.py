@@ -12,7 +12,7 @@ from app.core.errors import DatasetMismatch
 from app.jobs.options import JobOptions
 from app.jobs.states import Stage
 from basisconv.errors import MethodError
-from basisconv.formats import onnx_reader, pt2_reader
+from basisconv.formats import onnx_reader
 from basisconv.formats.network import Network
 from worker import device as devices
 from worker.data.materialize import Images, check_classes, materialize
@@ -44,7 +44,6 @@ STAGES: Final[tuple[tuple[Stage, Callable[[Work], Said], float], ...]] = (
 def run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
     """All stages of one job. Raises Problem or MethodError, the latter with public layer names."""
     teller = _Teller(report)
-    teller.begin(Stage.CALIBRATE, 0.0, 0.1)
     work = open_work(task, folder)
     for notice in work.images.warnings if work.images is not None else ():
         report(warning(notice["code"], notice["detail"]))
@@ -103,6 +102,8 @@ def load_network(path: Path, model: dict[str, Any]) -> Network:
     channels, height, width = model["input"]["shape"]
     if model["format"] == "onnx":
         return onnx_reader.load(path, (channels, height, width), model["input"].get("layout"))
+    from basisconv.formats import pt2_reader  # torch's serialiser takes as long to import as torch
+
     return pt2_reader.load(path, (channels, height, width))
 
 
@@ -134,7 +135,7 @@ class _Teller:
         self._report = report
         self._began = self._stage_began = time.monotonic()
         self._told = 0.0
-        self._stage: Stage | None = None
+        self._stage = Stage.CALIBRATE  # the child has said so already
         self._from = self._share = 0.0
         self.seconds: dict[str, float] = {}
 
@@ -148,8 +149,7 @@ class _Teller:
         self._report({"type": "stage", "stage": stage.value})
 
     def end(self) -> None:
-        if self._stage is not None:
-            self.seconds[self._stage.value] = round(time.monotonic() - self._stage_began, 3)
+        self.seconds[self._stage.value] = round(time.monotonic() - self._stage_began, 3)
 
     def say(self, said: Message) -> None:
         if said["type"] != "progress":

@@ -38,7 +38,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch.cuda's
         return True
     text = str(error).lower()
-    return isinstance(error, (RuntimeError, OSError)) and any(sign in text for sign in _MEMORY)
+    return isinstance(error, (RuntimeError, OSError, ImportError)) and any(sign in text for sign in _MEMORY)
 
 
 def _from_method(error: Any, task: Mapping[str, Any]) -> Problem:

@@ -1,0 +1,143 @@
+"""Real jobs on real workers, which the tests then kill. The reaper, else in the web process, is a thread."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+import psutil
+import pytest
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.artifacts.tables import Artifact
+from app.core.clock import SystemClock
+from app.core.queue import CeleryDoorbell
+from app.core.settings import Settings
+from app.embedded.processes import Worker
+from app.jobs.reaper import Reaper
+from app.jobs.states import ENDED, JobStatus
+from app.jobs.tables import Job, JobEvent
+from app.storage.store import ObjectStore, open_store
+from tests.support.processes import wait_until
+from tests.worker import networks
+from tests.worker.rows import add_dataset, add_job, add_model
+
+TRAIN, TEST = 128, 64
+
+
+@dataclass
+class Bench:
+    """What a test does to a job: start it, look at it, hurt it."""
+
+    sessions: sessionmaker[Session]
+    doorbell: CeleryDoorbell
+    store: ObjectStore
+    model_id: str
+    dataset_id: str
+
+    def start(self, epochs: int = 0, *, ring: bool = True, model_id: str | None = None) -> str:
+        """A queued job whose bell was rung, as POST /v1/jobs leaves it."""
+        options = {
+            "kind": "compress",
+            "compression": {"target": {"macs": 0.6}},
+            "training": {"epochs": epochs},
+            "exports": ["onnx"],
+        }
+        model_id = model_id or self.model_id
+        job_id = add_job(self.sessions, model_id, dataset_id=self.dataset_id, options=options)
+        if ring:
+            self.ring(job_id)
+        return job_id
+
+    def add_model(self, side: int) -> str:
+        """The same network for images of another size."""
+        model = networks.small_cnn(side=side)
+        values = {"input": networks.INPUT | {"shape": [3, side, side]}, "bytes": len(model)}
+        summary = {"outputs": [networks.CLASSES]}
+        return add_model(self.sessions, self.store.put_bytes(model).sha256, summary=summary, **values)
+
+    def ring(self, job_id: str) -> None:
+        assert self.doorbell.ring("worker.run_job", job_id)
+
+    def job(self, job_id: str) -> Job:
+        with self.sessions() as session:
+            return session.get_one(Job, job_id)
+
+    def wait(self, job_id: str, status: str, seconds: float = 60) -> Job:
+        wait_until(lambda: self.job(job_id).status == status or self._ended(job_id), seconds)
+        job = self.job(job_id)
+        assert job.status == status, (job.status, job.error)
+        return job
+
+    def _ended(self, job_id: str) -> bool:
+        return self.job(job_id).status in ENDED
+
+    def wait_for_stage(self, job_id: str, stage: str, seconds: float = 60) -> None:
+        wait_until(lambda: self.job(job_id).stage == stage or self._ended(job_id), seconds)
+        job = self.job(job_id)
+        assert job.stage == stage, (job.status, job.stage, job.error)
+
+    def cancel(self, job_id: str) -> None:
+        """As POST /v1/jobs/{id}/cancel does for a running job."""
+        with self.sessions.begin() as session:
+            session.execute(
+                update(Job)
+                .where(Job.id == job_id, Job.status == JobStatus.RUNNING)
+                .values(status=JobStatus.CANCELLING)
+            )
+
+    def count(self, job_id: str, type_: str) -> int:
+        with self.sessions() as session:
+            statement = select(func.count()).where(JobEvent.job_id == job_id, JobEvent.type == type_)
+            return session.scalar(statement) or 0
+
+    def artifacts(self, job_id: str) -> int:
+        with self.sessions() as session:
+            return session.scalar(select(func.count()).where(Artifact.job_id == job_id)) or 0
+
+
+def child_of(worker: Worker) -> psutil.Process:
+    """The child that a worker's job runs in."""
+    assert worker.process is not None
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
+        assert worker.process is not None
+        found[:] = psutil.Process(worker.process.pid).children()
+        return bool(found)
+
+    wait_until(look, 30)
+    return found[0]
+
+
+@pytest.fixture
+def store(settings: Settings) -> ObjectStore:
+    return open_store(settings.objects_url())
+
+
+@pytest.fixture
+def bench(
+    sessions: sessionmaker[Session], settings: Settings, store: ObjectStore, tmp_path: Path
+) -> Iterator[Bench]:
+    """A small network and its images in the store, and the reaper at work."""
+    model = networks.small_cnn()
+    x = networks.images(TRAIN + TEST)
+    path, found = networks.dataset(tmp_path / "data", x, networks.spread_out(model, len(x)), TRAIN)
+    about = {name: found[name] for name in ("examples", "classes", "image", "labelled", "details")}
+    doorbell = CeleryDoorbell(settings.broker_url.get_secret_value())
+    stop = Event()
+    reaper = Reaper(sessions, doorbell, SystemClock(), settings)
+    thread = Thread(target=reaper.run, args=(stop,), daemon=True)
+    thread.start()
+    columns = {"input": networks.INPUT, "summary": {"outputs": [networks.CLASSES]}, "bytes": len(model)}
+    yield Bench(
+        sessions,
+        doorbell,
+        store,
+        add_model(sessions, store.put_bytes(model).sha256, **columns),
+        add_dataset(sessions, store.put_file(path).sha256, **about),
+    )
+    stop.set()
+    thread.join()
+    doorbell.close()
