@@ -20,7 +20,7 @@ from basisconv.nn import BasisConv2d, BasisLinear, Factorized, SeparableConv2d
 from basisconv.observe import GraphObserver, HookObserver, Observer
 from basisconv.options import Option, Statistics
 from basisconv.patches import choose_positions, response_rows, seen_rows, seen_width
-from basisconv.plan import Planned, candidates, check_request, plan
+from basisconv.plan import Planned, candidates, check_feasible, check_request, plan
 from basisconv.reasons import Reason
 from basisconv.surgery import replace_
 
@@ -49,6 +49,7 @@ def decompose_(
     check_weights(module)
     found = sites(module, example)
     check_request(found, config)
+    check_feasible(found, count(module, example), config)
     with _in_eval_mode(module):
         if config.basis == "weights" or images is None:
             outcomes = yield from _by_weights(module, example, config, found)

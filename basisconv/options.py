@@ -9,7 +9,7 @@ from torch import Tensor
 from basisconv.basis.activations import Metric, response_spectrum
 from basisconv.basis.separable import Separation
 from basisconv.basis.weights import weight_energies
-from basisconv.cost import Site, form_cost
+from basisconv.cost import LayerCost, Site, form_cost
 from basisconv.nn import Form
 from basisconv.patches import is_wide, seen_weight
 
@@ -42,21 +42,32 @@ def dense_option(site: Site) -> Option:
 def options(
     site: Site, statistics: Statistics | None, forms: Literal["basis", "auto"], multiple: int, bias: bool
 ) -> list[Option]:
-    """Dense first, then every cheaper pair whose rank is a multiple of `multiple` (or the smallest there is).
+    """Dense first, then every cheaper pair, with its harm.
 
     Without statistics the harm is the share of the filters' own energy that is lost.
     """
-    tables: list[tuple[Form, Tensor]] = [("basis", _basis_harms(site, statistics))]
-    if forms == "auto" and separable(site):
-        tables += [("kx1_1xk", _separable_harms(site, statistics, 0))]
-        tables += [("1xk_kx1", _separable_harms(site, statistics, 1))]
     found = [dense_option(site)]
-    for form, harms in tables:
-        ranks = range(multiple, len(harms), multiple)
-        for rank in ranks or range(1, min(2, len(harms))):
-            cost = form_cost(site, form, rank, bias)
-            if cheaper(site, cost.macs, cost.params):
-                found.append(Option(form, rank, cost.macs, cost.params, float(harms[rank])))
+    for form, costs in pairs(site, forms, multiple, bias).items():
+        if not costs:
+            continue
+        harms = _harms(site, statistics, form, max(costs))
+        found += [Option(form, r, cost.macs, cost.params, float(harms[r])) for r, cost in costs.items()]
+    return found
+
+
+def pairs(
+    site: Site, forms: Literal["basis", "auto"], multiple: int, bias: bool
+) -> dict[Form, dict[int, LayerCost]]:
+    """What each form costs at every rank that is a multiple of `multiple` and cheaper than the layer."""
+    kernel, channels = site.layer.kernel_size, (site.layer.in_channels, site.layer.out_channels)
+    most: dict[Form, int] = {"basis": site.layer.max_rank}
+    if forms == "auto" and separable(site):
+        most["kx1_1xk"] = min(channels[0] * kernel[0], channels[1] * kernel[1])
+        most["1xk_kx1"] = min(channels[0] * kernel[1], channels[1] * kernel[0])
+    found: dict[Form, dict[int, LayerCost]] = {}
+    for form, largest in most.items():
+        costs = ((r, form_cost(site, form, r, bias)) for r in range(multiple, largest + 1, multiple))
+        found[form] = {r: cost for r, cost in costs if cheaper(site, cost.macs, cost.params)}
     return found
 
 
@@ -81,27 +92,27 @@ def spectra(site: Site, statistics: Statistics | None) -> Tensor:
     return values[: site.layer.max_rank]
 
 
+def _harms(site: Site, statistics: Statistics | None, form: Form, most: int) -> Tensor:
+    """By rank, from 0 to at least `most`."""
+    if form == "basis":
+        return _basis_harms(site, statistics)
+    return _separable_harms(site, statistics, 0 if form == "kx1_1xk" else 1, most)
+
+
 def _basis_harms(site: Site, statistics: Statistics | None) -> Tensor:
     values = spectra(site, statistics)
     harms = torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])
     return _shares(harms) if statistics is None else harms
 
 
-def _separable_harms(site: Site, statistics: Statistics | None, axis: int) -> Tensor:
-    """Harm by rank; ranks beyond the largest that pays are left out."""
-    layer = site.layer
-    k = layer.kernel_size
-    most = int(layer.params / (layer.in_channels * k[axis] + layer.out_channels * k[1 - axis])) + 1
+def _separable_harms(site: Site, statistics: Statistics | None, axis: int, most: int) -> Tensor:
     if statistics is not None:
-        return separation(site, site.target.weight, statistics.gram[0], statistics.metrics[0], axis).errors(
-            most
-        )
-    weight = site.target.weight.detach().double().cpu()
-    weight = weight if axis == 0 else weight.mT
-    matrix = weight.permute(1, 2, 3, 0).flatten(2).flatten(0, 1)
-    values = torch.linalg.svdvals(matrix).square()
-    harms = torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])
-    return _shares(harms)[: most + 1]
+        problem = separation(site, site.target.weight, statistics.gram[0], statistics.metrics[0], axis)
+        return problem.errors(most)
+    weight_OIAB = site.target.weight.detach().double().cpu()
+    weight_OIAB = weight_OIAB if axis == 0 else weight_OIAB.mT
+    values = torch.linalg.svdvals(weight_OIAB.permute(1, 2, 3, 0).flatten(2).flatten(0, 1)).square()
+    return _shares(torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)]))
 
 
 def separation(site: Site, weight: Tensor, gram_II: Tensor, metric: Metric, axis: int) -> Separation:

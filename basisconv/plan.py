@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from basisconv.config import DecomposeConfig
-from basisconv.cost import Costs, LayerCost, Site, form_cost
+from basisconv.cost import Costs, Site, form_cost
 from basisconv.errors import InfeasibleTarget, InvalidRequest
-from basisconv.options import Option, Statistics, cheaper, dense_option, options, spectra
-from basisconv.ranks.budget import Choice, allocate, cheapest
+from basisconv.options import Option, Statistics, cheaper, dense_option, options, pairs, spectra
+from basisconv.ranks.budget import Choice, allocate
 from basisconv.ranks.energy import energy_rank
 from basisconv.ranks.fraction import fraction_rank, round_rank
 from basisconv.reasons import Reason
@@ -53,7 +53,7 @@ def plan(
 ) -> dict[str, Planned]:
     """One option per layer. `statistics`: of every candidate, or empty for a plan by the weights alone.
 
-    Raises InfeasibleTarget with the smallest share that can be had.
+    Under a budget, check_feasible comes first.
     """
     kept = {site.layer.name: _closed(site, config) for site in found}
     planned = {s.layer.name: Planned(dense_option(s), kept[s.layer.name]) for s in found}
@@ -102,27 +102,46 @@ def _adds_bias(site: Site, config: DecomposeConfig) -> bool:
     return config.basis == "activations" or site.target.bias is not None
 
 
+def check_feasible(found: list[Site], costs: Costs, config: DecomposeConfig) -> None:
+    """Raise InfeasibleTarget where a budget cannot be met at any harm; needs no images.
+
+    `achievable` is the smallest share that the open layers allow, rounded up to 0.01 %.
+    """
+    if config.target_kind not in ("macs", "params") or not isinstance(config.target_value, int | float):
+        return
+    unit: str = config.target_kind
+    total: int = getattr(costs, unit)
+    least = total
+    for site in candidates(found, config):
+        now: int = getattr(site.layer, unit)
+        forms = pairs(site, config.forms, config.rank_multiple, _adds_bias(site, config)).values()
+        least -= max([0, *(now - getattr(cost, unit) for form in forms for cost in form.values())])
+    if least > _budget(total, config.target_value):
+        share = math.ceil(least / total * 1e4) / 1e4
+        raise InfeasibleTarget(
+            f"The target keeps {config.target_value:.1%} of {total:,} {unit}; with every layer that may "
+            f"change at its smallest rank {share:.2%} remain.",
+            achievable=share,
+            hint="Ask for a larger share, or let more layers change.",
+        )
+
+
+def _budget(total: int, share: float) -> int:
+    return math.floor(total * share + 1e-6)
+
+
 def _under_budget(
     open_sites: list[Site], costs: Costs, config: DecomposeConfig, statistics: Mapping[str, Statistics]
 ) -> dict[str, Planned]:
     """Least harm under the budget for the whole network; early layers count less."""
-    unit = "macs" if config.target_kind == "macs" else "params"
-    total = getattr(costs, unit)
+    unit: str = config.target_kind
+    total: int = getattr(costs, unit)
     assert isinstance(config.target_value, int | float)
     tables = [_table(site, config, statistics, i, len(open_sites)) for i, site in enumerate(open_sites)]
     choices = [[Choice(getattr(option, unit), option.harm) for option in table] for table in tables]
-    fixed = total - sum(getattr(_cost(site), unit) for site in open_sites)
-    budget = math.floor(total * config.target_value + 1e-6) - fixed
-    least = cheapest(choices)
-    if least > budget:
-        share = math.ceil((least + fixed) / total * 1e4) / 1e4
-        raise InfeasibleTarget(
-            f"The target keeps {config.target_value:.1%} of {total} {unit}; with the layers that may change "
-            f"at their smallest ranks {share:.2%} remain.",
-            achievable=share,
-            hint="Ask for a larger share, or let more layers change.",
-        )
-    picks = [table[i] for table, i in zip(tables, allocate(choices, budget), strict=True)]
+    fixed = total - sum(getattr(site.layer, unit) for site in open_sites)
+    chosen = allocate(choices, _budget(total, config.target_value) - fixed)
+    picks = [table[i] for table, i in zip(tables, chosen, strict=True)]
     return {
         site.layer.name: Planned(pick, None if pick.form != "dense" else _why_dense(table))
         for site, table, pick in zip(open_sites, tables, picks, strict=True)
@@ -142,7 +161,3 @@ def _table(
         return found
     weight = EARLY_LAYERS ** (1 - place / (layers - 1))
     return [replace(option, harm=option.harm * weight) for option in found]
-
-
-def _cost(site: Site) -> LayerCost:
-    return LayerCost(site.layer.macs, site.layer.params)
