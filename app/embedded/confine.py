@@ -17,8 +17,12 @@ from pathlib import Path
 SERVER_UID = 71_832
 NOBODY = 65_534  # has a line in every /etc/passwd, which initdb insists on
 
-_PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 8, 47, 2
+_PR_SET_SECUREBITS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 28, 47, 2
+_NO_SETUID_FIXUP = (
+    1 << 2
+)  # capabilities outlive setuid, and count in access(), by which initdb looks for postgres
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2  # Docker's root has the first, not the second
+_CAP_SETPCAP = 8
 _CAPABILITY_VERSION_3 = 0x20080522
 _CLONE_NEWNS = 0x00020000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
@@ -57,7 +61,7 @@ class Confinement:
         if self.mount_point is not None:
             _private_view(self.mount_point, self.folders)
         if self.capability is not None:
-            _check(_LIBC.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl(PR_SET_KEEPCAPS)")
+            _check(_LIBC.prctl(_PR_SET_SECUREBITS, _NO_SETUID_FIXUP, 0, 0, 0), "prctl(PR_SET_SECUREBITS)")
         os.setgroups([])
         os.setgid(self.uid)
         os.setuid(self.uid)
@@ -84,7 +88,7 @@ def confinement_for(*folders: Path) -> Confinement:
         point = next(path for path in _MOUNT_POINTS if path.is_dir())
         return Confinement(SERVER_UID, point, folders={path: point / str(n) for n, path in enumerate(real)})
     for capability in (_CAP_DAC_READ_SEARCH, _CAP_DAC_OVERRIDE):
-        if _permitted() & 1 << capability:
+        if not ~_permitted() & (1 << capability | 1 << _CAP_SETPCAP):
             return Confinement(SERVER_UID, capability=capability)
     raise NotReachable(
         f"PostgreSQL does not run as root, and another user cannot reach {real[0]} because a folder above it "
