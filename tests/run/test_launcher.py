@@ -14,6 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from app import example
+from app.client import Client
 from app.embedded.folders import free_port
 from tests.support.processes import alive, wait_until
 
@@ -23,9 +25,10 @@ READY_SECONDS = 60
 class Run:
     """One run: its console, its processes, its way in."""
 
-    def __init__(self, var: Path, port: int, console: Path) -> None:
+    def __init__(self, var: Path, port: int, console: Path, **settings: str) -> None:
         self.var, self.port, self.console = var, port, console
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BASISCONV_")}
+        environment |= {f"BASISCONV_{name.upper()}": value for name, value in settings.items()}
         with console.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "app.cli", "serve", "--port", str(port), "--var", var],
@@ -96,8 +99,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     runs: list[Run] = []
 
-    def begin(var: Path = tmp_path / "var", port: int | None = None) -> Run:
-        run = Run(var, port or free_port(), tmp_path / f"console-{len(runs)}")
+    def begin(var: Path = tmp_path / "var", port: int | None = None, **settings: str) -> Run:
+        run = Run(var, port or free_port(), tmp_path / f"console-{len(runs)}", **settings)
         runs.append(run)
         return run
 
@@ -172,6 +175,35 @@ def test_a_run_that_is_killed_takes_everything_along_and_can_start_again(start: 
     run.process.wait()
     wait_until(lambda: not any(alive(pid) for pid in family), 20)
     start(port=run.port).wait_ready()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_interrupted_by_the_end_of_the_run_goes_on_in_the_next(
+    start: Callable[..., Run], how: signal.Signals
+) -> None:
+    quick_to_notice = {"lease_seconds": "3", "heartbeat_seconds": "0.5", "reaper_seconds": "0.5"}
+    first = start(**quick_to_notice).wait_ready()
+    with Client(f"http://127.0.0.1:{first.port}", (first.var / "api-key").read_text().strip()) as client:
+        model = client.upload_model(example.NETWORK, name="digits", input=example.INPUT)
+        dataset = client.upload_dataset(example.IMAGES, name="digits")
+        client.wait_ready("models", model["id"])
+        client.wait_ready("datasets", dataset["id"])
+        job = client.create_job(
+            {
+                "model": model["id"],
+                "dataset": dataset["id"],
+                "compression": {"basis": "weights", "target": {"rank_fraction": 0.5}},
+                "training": {"epochs": 8, "update": "all", "objective": "labels", "augment": "none"},
+                "exports": ["onnx"],
+            }
+        )["id"]
+        wait_until(lambda: client.get(f"/v1/jobs/{job}")["stage"] == "finetune", 60)
+    first.stop(how)
+    second = start(port=first.port, **quick_to_notice).wait_ready()
+    with Client(f"http://127.0.0.1:{second.port}", (second.var / "api-key").read_text().strip()) as client:
+        wait_until(lambda: client.get(f"/v1/jobs/{job}")["status"] not in ("queued", "running"), 120)
+        done = client.get(f"/v1/jobs/{job}")
+    assert done["status"] == "succeeded", done["error"]
 
 
 def test_a_stop_while_it_starts_leaves_nothing(start: Callable[..., Run]) -> None:
