@@ -13,7 +13,7 @@ from worker.work import Work
 TRIED_IMAGES: Final = 256
 CLEARLY_BETTER: Final = 3.0  # times the accuracy as it is
 IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-LEAST_PER_CLASS: Final = 10  # images: with fewer, any confusion looks like an order
+LEAST_PER_CLASS: Final = 5  # images: with fewer, any confusion looks like an order
 
 
 def mismatch(work: Work, accuracy: float) -> str | None:
@@ -32,7 +32,7 @@ def mismatch(work: Work, accuracy: float) -> str | None:
             f"{found} With the classes in another order it would be {ordered:.1%}: the class order is the "
             "likely cause. Map folders to the network's indices with `classes`."
         )
-    better = _better_input(work, accuracy)
+    better = _better_input(work, max(accuracy * CLEARLY_BETTER, chance))
     if better is not None:
         return f"{found} {better}"
     return (
@@ -57,17 +57,16 @@ def _with_best_order(top1: np.ndarray, labels: np.ndarray) -> float | None:
     return float(table.max(1).sum() / len(labels))
 
 
-def _better_input(work: Work, accuracy: float) -> str | None:
-    """Try the usual normalisations on some images."""
+def _better_input(work: Work, least: float) -> str | None:
+    """Try the usual normalisations on some images; `least` is what one of them must reach."""
     if work.tests.x.dtype != np.uint8 or work.tests.y is None:
         return None
     rows = some_rows(len(work.tests.x), TRIED_IMAGES)
     some = replace(work.tests, x=work.tests.x[rows], y=work.tests.y[rows])
-    best, name = _accuracy(work, some, work.spec), None
-    wanted = max(CLEARLY_BETTER * max(best, accuracy), 2 / TRIED_IMAGES)
+    best, name = least, None
     for label, spec in _usual(work.spec):
         tried = _accuracy(work, some, spec)
-        if tried > max(best, wanted):
+        if tried > best:
             best, name = tried, label
     if name is None:
         return None

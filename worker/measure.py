@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,12 @@ class Answers:
     def is_classifier(self) -> bool:
         """One output of at least two scores per image; the method's own rule."""
         return is_classifier([torch.from_numpy(output[:1]) for output in self.outputs])
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest number among the outputs."""
+        parts = (part[i : i + 256] for part in self.outputs for i in range(0, self.count, 256))
+        return max(float(np.abs(part).max(initial=0.0)) for part in parts)
 
     def at(self, rows: Array) -> "Answers":
         """The answers for some of the images."""

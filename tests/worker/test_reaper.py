@@ -1,0 +1,165 @@
+"""What the reaper hands on, and what it leaves alone; on the real database, by a clock of the test's own."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core.queue import TaskName
+from app.core.settings import Settings
+from app.jobs.reaper import ADVISORY_LOCK, RUNG_AT_ONCE, Reaper
+from app.jobs.tables import Job, JobEvent
+from app.models.tables import Model
+from tests.worker.rows import add_dataset, add_job, add_model, now
+
+SHA = "0" * 64
+Sessions = sessionmaker[Session]
+
+
+@dataclass
+class Bell:
+    """Remembers what was rung; `works` False: the broker is away."""
+
+    works: bool = True
+    rung: list[tuple[str, str]] = field(default_factory=list)
+
+    def ring(self, task: TaskName, resource_id: str) -> bool:
+        if self.works:
+            self.rung.append((task, resource_id))
+        return self.works
+
+
+@dataclass
+class SetClock:
+    moment: datetime
+
+    def now(self) -> datetime:
+        return self.moment
+
+
+@dataclass
+class Bench:
+    sessions: Sessions
+    reaper: Reaper
+    bell: Bell
+    clock: SetClock
+
+    def add(self, **columns: Any) -> str:
+        return add_job(self.sessions, add_model(self.sessions, SHA), **columns)
+
+    def job(self, job_id: str) -> Job:
+        with self.sessions() as session:
+            return session.get_one(Job, job_id)
+
+    def done_events(self, job_id: str) -> int:
+        with self.sessions() as session:
+            done = select(func.count()).where(JobEvent.job_id == job_id, JobEvent.type == "done")
+            return session.scalar(done) or 0
+
+
+@pytest.fixture
+def bench(sessions: Sessions, settings: Settings) -> Bench:
+    bell, clock = Bell(), SetClock(now())
+    return Bench(sessions, Reaper(sessions, bell, clock, settings), bell, clock)
+
+
+def lost(**columns: Any) -> dict[str, Any]:
+    return {
+        "status": "running",
+        "attempt": 1,
+        "lease_owner": "gone",
+        "lease_expires_at": now() - timedelta(seconds=1),
+    } | columns
+
+
+def test_a_job_whose_lease_ran_out_waits_for_its_next_attempt_and_is_then_rung_for(bench: Bench) -> None:
+    job_id = bench.add(**lost())
+    bench.reaper.sweep()
+    job = bench.job(job_id)
+    assert (job.status, job.attempt, job.lease_owner) == ("queued", 1, None)
+    assert bench.bell.rung == []
+    bench.clock.moment += timedelta(seconds=1)  # past retry_seconds
+    bench.reaper.sweep()
+    assert bench.bell.rung == [("worker.run_job", job_id)]
+
+
+def test_a_job_that_lost_its_last_attempt_fails_once_with_worker_lost(bench: Bench) -> None:
+    job_id = bench.add(**lost(attempt=3))
+    bench.reaper.sweep()
+    bench.reaper.sweep()
+    job = bench.job(job_id)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error["code"] == "worker_lost"
+    assert bench.done_events(job_id) == 1
+
+
+def test_a_cancel_whose_worker_is_gone_is_carried_out(bench: Bench) -> None:
+    job_id = bench.add(**lost(status="cancelling"))
+    bench.reaper.sweep()
+    assert bench.job(job_id).status == "cancelled"
+    assert bench.done_events(job_id) == 1
+
+
+def test_a_job_whose_lease_still_holds_is_left_alone(bench: Bench) -> None:
+    job_id = bench.add(**lost(lease_expires_at=now() + timedelta(seconds=60)))
+    bench.reaper.sweep()
+    assert (bench.job(job_id).status, bench.bell.rung) == ("running", [])
+
+
+def test_a_queued_job_is_rung_for_again_only_after_a_while(bench: Bench, settings: Settings) -> None:
+    job_id = bench.add(rung_at=now())
+    bench.reaper.sweep()
+    assert bench.bell.rung == []
+    bench.clock.moment += timedelta(seconds=settings.ring_again_seconds + 1)
+    bench.reaper.sweep()
+    bench.reaper.sweep()
+    assert bench.bell.rung == [("worker.run_job", job_id)]
+
+
+def test_a_ring_that_the_broker_did_not_take_is_tried_in_the_next_round(bench: Bench) -> None:
+    job_id = bench.add()
+    bench.bell.works = False
+    bench.reaper.sweep()
+    bench.bell.works = True
+    bench.reaper.sweep()
+    assert bench.bell.rung == [("worker.run_job", job_id)]
+
+
+def test_a_long_queue_is_rung_for_from_its_oldest_end_without_flooding_the_broker(bench: Bench) -> None:
+    model_id = add_model(bench.sessions, SHA)
+    ids = [
+        add_job(bench.sessions, model_id, created_at=now() + timedelta(seconds=n))
+        for n in range(RUNG_AT_ONCE + 3)
+    ]
+    bench.reaper.sweep()
+    bench.reaper.sweep()
+    assert [rung for _, rung in bench.bell.rung] == ids[:RUNG_AT_ONCE]
+
+
+def test_uploads_that_lost_their_worker_or_their_message_are_handed_on_too(bench: Bench) -> None:
+    waiting = {"status": "inspecting", "canonical_sha256": None}
+    silent = add_dataset(bench.sessions, SHA, **waiting)
+    dropped = add_model(bench.sessions, SHA, **lost(**waiting))
+    hopeless = add_model(bench.sessions, SHA, **lost(attempt=3, **waiting))
+    bench.reaper.sweep()
+    assert bench.bell.rung == [("worker.inspect_dataset", silent)]
+    with bench.sessions() as session:
+        assert session.get_one(Model, dropped).lease_owner is None
+        model = session.get_one(Model, hopeless)
+    assert model.status == "rejected"
+    assert model.error is not None
+    assert model.error["code"] == "worker_lost"
+
+
+def test_of_two_reapers_only_the_one_with_the_lock_sweeps(bench: Bench) -> None:
+    job_id = bench.add(**lost())
+    with bench.sessions.begin() as other:
+        other.scalar(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        bench.reaper.sweep()
+        assert bench.job(job_id).status == "running"
+    bench.reaper.sweep()
+    assert bench.job(job_id).status == "queued"
