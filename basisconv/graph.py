@@ -11,7 +11,8 @@ from basisconv.cost import evaluating
 from basisconv.nn import Factorized
 from basisconv.outputs import output_tensors
 
-_ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+_ATEN = torch.ops.aten  # what a torch.export program calls
+_ADDS = {operator.add, operator.iadd, torch.add, _ATEN.add.Tensor, _ATEN.add_.Tensor, "add", "add_"}
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout2d)  # in eval mode they change nothing
 _SMALL = 1e-3  # of the largest batch-norm scale: a channel scaled by less has no say in the sum
 
@@ -141,6 +142,7 @@ def _in_place(node: fx.Node, module: nn.Module) -> bool:
     if node.op == "call_module":
         return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    name = name.partition(".")[0]  # aten's names go on with the overload: relu_.default
     in_place_name = name.endswith("_") or name in ("iadd", "imul", "isub", "itruediv", "setitem")
     return node.op.startswith("call") and (in_place_name or bool(node.kwargs.get("inplace")))
 

@@ -20,7 +20,7 @@ from basisconv import (
     decompose_,
     describe,
 )
-from basisconv.graph import meeting, schedule, trace
+from basisconv.graph import _in_place, _is_add, meeting, schedule, trace
 from basisconv.observe import GraphObserver, HookObserver
 from tests.method.shelf import Mixed, Residual, Untraceable, images, randomize
 
@@ -280,6 +280,16 @@ def test_where_branches_meet_the_heavier_layer_is_fitted_last():
     assert found is not None
     assert found.norms == ("block2.bn2",)
     assert meeting(network, by_path["block2.conv1"]) is None  # a ReLU stands between
+
+
+def test_shortcuts_are_seen_in_every_kind_of_graph():
+    network = randomize(Residual())
+    exported = torch.export.export(network, (EXAMPLE,)).module()
+    assert isinstance(exported, fx.GraphModule)
+    adds = [n for n in exported.graph.nodes if n.op == "call_function" and _is_add(n)]
+    assert len(adds) == 2
+    assert not any(_in_place(n, exported) for n in exported.graph.nodes if "conv2d" in n.name)
+    assert any(_in_place(n, exported) for n in exported.graph.nodes if "relu_" in str(n.target))
 
 
 def test_what_a_shortcut_lost_is_added_to_the_target():
