@@ -1,0 +1,29 @@
+"""The same code on a CUDA device."""
+
+import copy
+
+import pytest
+import torch
+
+from basisconv import DecomposeConfig, Decomposition, count, decompose_
+from basisconv.finetune import FinetuneConfig, TrainingData, finetune
+from tests.method.shelf import Residual, images, randomize
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+
+def test_a_network_is_decomposed_and_tuned_on_the_device_as_on_the_cpu():
+    ends = {}
+    for device in ("cpu", "cuda"):
+        network = randomize(Residual()).to(device)
+        teacher, x = copy.deepcopy(network), images().to(device)
+        *_, end = decompose_(network, x[:1], DecomposeConfig(target_value=0.5), lambda x=x: iter(x.split(32)))
+        assert isinstance(end, Decomposition)
+        assert end.costs.macs <= 0.5 * count(teacher, x[:1]).macs
+        ends[device] = [(layer.form, layer.rank) for layer in end.layers]
+        steps = list(finetune(network, teacher, TrainingData(x), FinetuneConfig(epochs=6, batch_size=16)))
+        assert steps[-1].loss < steps[0].loss
+    assert ends["cpu"] == ends["cuda"]
