@@ -25,7 +25,10 @@ class InputRequest(BaseModel):
         ]
         | None
     ) = None
-    layout: Literal["NCHW"] | None = None
+    layout: Literal["NCHW", "NHWC"] | None = Field(
+        None,
+        description="Order of the axes in the file; left out, the file tells. Never of `shape`.",
+    )
     resize: Side | None = Field(None, description="Length of the shorter side before the crop.")
     crop: Side | None = Field(None, description="Side of the centre crop.")
     interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None

@@ -2,15 +2,21 @@
 
 import base64
 import hashlib
+import io
+import itertools
 import re
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import onnx
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import EXAMPLES, OpenPage, example_job, ready_example
 from tests.support.processes import wait_until
 from tests.support.service import Service
+from tests.worker.networks import small_cnn
 
 JOB_MILLISECONDS = 90_000
 LONG = {"epochs": 1000, "update": "all", "objective": "distill", "augment": "none"}
@@ -112,6 +118,43 @@ def test_dropped_files_are_uploaded_inspected_and_compressed_with_the_chosen_par
     assert job["result"]["original"]["accuracy"] > 0.9  # the normalisation arrived
     model = shared_server.client.get(f"/v1/models/{job['model']}").json()
     assert model["input"]["mean"] == [0.3054]
+
+
+def _photographs(path: Path, folders: list[str]) -> Path:
+    """A zip of class folders with JPEGs of mixed sizes."""
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        for folder, number in itertools.product(folders, range(12)):
+            sides = (20 + number, 34 - number, 3)
+            image = Image.fromarray(random.integers(0, 256, sides, dtype=np.uint8))
+            memory = io.BytesIO()
+            image.save(memory, "JPEG")
+            archive.writestr(f"{folder}/{number}.jpg", memory.getvalue())
+    return path
+
+
+def test_photographs_of_mixed_sizes_are_resized_cropped_and_numbered_as_the_form_says(
+    open_page: OpenPage, shared_server: Service, tmp_path: Path
+) -> None:
+    network = tmp_path / "small.onnx"
+    network.write_bytes(small_cnn())
+    page = open_page()
+    page.locator("#model").set_input_files(network)
+    page.locator("#dataset").set_input_files(_photographs(tmp_path / "photos.zip", ["ant", "bee"]))
+    page.get_by_label("Resize the shorter side to").fill("20")
+    page.get_by_label("then crop the centre to").fill("16")
+    page.get_by_text("The network numbers its classes differently").click()
+    page.get_by_label("Class of each folder").fill("ant = 7\nbee = 2")
+    page.get_by_label("Fine-tune for").select_option("0")
+    page.get_by_role("button", name="Compress").click()
+    page.wait_for_url(re.compile("/jobs/job_"), timeout=JOB_MILLISECONDS)
+    expect(page.locator("#now")).to_contain_text("Finished", timeout=JOB_MILLISECONDS)
+    job = shared_server.client.get(f"/v1/jobs/{page.url.rsplit('/', 1)[1]}").json()
+    model = shared_server.client.get(f"/v1/models/{job['model']}").json()
+    data = shared_server.client.get(f"/v1/datasets/{job['dataset']}").json()
+    assert (model["input"]["resize"], model["input"]["crop"]) == (20, 16)
+    assert data["classes"] == 8  # numbered up to 7
+    assert data["image"] is None  # the sizes are mixed
 
 
 def test_a_file_that_is_no_network_is_refused_beside_its_field(open_page: OpenPage, tmp_path: Path) -> None:

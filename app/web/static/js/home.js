@@ -2,7 +2,7 @@
 
 import { ProblemError, call, inspected, upload } from "./api.js";
 import { count, size, whole } from "./format.js";
-import { FieldError, fieldOf, inputBody, jobBody } from "./request.js";
+import { FieldError, classesBody, fieldOf, inputBody, jobBody } from "./request.js";
 
 const form = document.getElementById("compress");
 const go = document.getElementById("go");
@@ -111,7 +111,9 @@ function showNormalisation() {
 }
 
 function showChoice() {
-  document.getElementById("input-fields").hidden = Boolean(choosers.model.existing.value);
+  const chosen = Boolean(choosers.model.existing.value);
+  for (const id of ["input-fields", "sizes-help"]) document.getElementById(id).hidden = chosen;
+  document.getElementById("classes-field").hidden = Boolean(choosers.dataset.existing.value);
   const without = !choosers.dataset.input.files.length && !choosers.dataset.existing.value;
   form.epochs.disabled = without;
   document.getElementById("epochs-help").textContent = without
@@ -151,7 +153,10 @@ const KINDS = {
   },
   dataset: {
     path: "/v1/datasets",
-    fields: () => ({}),
+    fields: () => {
+      const classes = classesBody(form);
+      return classes ? { classes: JSON.stringify(classes) } : {};
+    },
     summary: (data) => `${data.name}: ${whole(data.examples.train)} to learn from, ${whole(data.examples.test)} to judge by`,
   },
 };
@@ -257,6 +262,7 @@ form.addEventListener("submit", (event) => {
   try {
     jobBody(form, "", ""); // wrong fields are told before anything is sent
     inputBody(form);
+    classesBody(form);
   } catch (error) {
     clearProblems();
     report(error);

@@ -22,7 +22,7 @@ function numbers(text, what) {
   return values;
 }
 
-export function inputBody(form) {
+function normalisation(form) {
   const kind = form.normalisation.value;
   if (kind !== "custom") return NORMALISATIONS[kind];
   const input = { scale: Number(form.input_scale.value) };
@@ -34,13 +34,36 @@ export function inputBody(form) {
   return input;
 }
 
-function ranks(text) {
+function pixels(form, name, what) {
+  const value = form[name].value.trim();
+  if (!value) return {};
+  const side = Number(value);
+  if (!Number.isInteger(side) || side < 1) throw new FieldError("model", `${what} must be a whole number of pixels.`);
+  return { [name]: side };
+}
+
+export function inputBody(form) {
+  return { ...normalisation(form), ...pixels(form, "resize", "The shorter side"), ...pixels(form, "crop", "The crop") };
+}
+
+// Lines such as "name = 8" as {name: 8}.
+function numbered(text, field, form) {
   const chosen = {};
   for (const line of text.split("\n").map((part) => part.trim()).filter(Boolean)) {
     const found = /^(.+?)\s*[=:\s]\s*(\d+)$/.exec(line);
-    if (!found) throw new FieldError("target", `“${line}” is not of the form layer = rank.`);
+    if (!found) throw new FieldError(field, `“${line}” is not of the form ${form}.`);
     chosen[found[1]] = Number(found[2]);
   }
+  return chosen;
+}
+
+export function classesBody(form) {
+  const classes = numbered(form.classes.value, "dataset", "folder = class number");
+  return Object.keys(classes).length ? classes : null;
+}
+
+function ranks(text) {
+  const chosen = numbered(text, "target", "layer = rank");
   if (!Object.keys(chosen).length) throw new FieldError("target", "Give at least one line such as conv1 = 8.");
   return chosen;
 }
