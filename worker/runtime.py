@@ -21,6 +21,7 @@ from app.jobs.leases import Lease, Retries
 from app.jobs.reaper import Waker
 from app.storage.store import Store, open_store
 from worker.sandbox import other_uid
+from worker.scratch import make_root
 
 CHILD = (sys.executable, "-P", "-m", "worker.child")  # -P: nothing is imported from the scratch folder
 
@@ -71,6 +72,7 @@ class Runtime:
     @cached_property
     def uid(self) -> int | None:
         """The uid of this worker's children; None where they run as the worker does, which is said once."""
+        make_root(self.scratch_root)
         uid, reason = other_uid(self.scratch_root, os.getpid())
         if reason is not None and os.geteuid() == 0:
             log.warning("sandbox.same_uid", reason=reason, hint="install outside /root, or run as a user")

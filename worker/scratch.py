@@ -13,10 +13,16 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
+def make_root(root: Path) -> None:
+    """The folder of all scratch folders. Only root lets other uids pass through it, to what is theirs."""
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o711 if os.geteuid() == 0 else 0o700)
+
+
 @contextmanager
 def scratch_folder(root: Path, name: str) -> Iterator[Path]:
     """A folder of mode 0700 for one attempt, removed at the end. The open lock tells others it is in use."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_root(root)
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

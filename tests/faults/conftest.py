@@ -1,6 +1,7 @@
 """Real jobs on real workers, which the tests then kill. The reaper, else in the web process, is a thread."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
@@ -104,7 +105,9 @@ def child_of(worker: Worker) -> psutil.Process:
 
     def look() -> bool:
         assert worker.process is not None
-        found[:] = psutil.Process(worker.process.pid).children()
+        for process in psutil.Process(worker.process.pid).children():
+            with suppress(psutil.Error):
+                found.extend([process] * ("worker.child" in process.cmdline()))
         return bool(found)
 
     wait_until(look, 30)
