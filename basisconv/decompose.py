@@ -46,16 +46,25 @@ def decompose_(
     if config.basis == "activations" and images is None:
         hint = "Give a data set, or ask for basis weights."
         raise InvalidRequest("a basis of activations needs images", hint=hint)
-    check_weights(module)
-    found = sites(module, example)
-    check_request(found, config)
-    check_feasible(found, count(module, example), config)
+    found = check(module, example, config)
     with _in_eval_mode(module):
         if config.basis == "weights" or images is None:
             outcomes = yield from _by_weights(module, example, config, found)
         else:
             outcomes = yield from _by_activations(module, example, config, found, images)
     yield Decomposition(outcomes, count(module, example))
+
+
+def check(module: nn.Module, example: Tensor, config: DecomposeConfig) -> list[Site]:
+    """The layers, when the request fits the network and its budget can be met; needs no images.
+
+    Raises InvalidRequest, MalformedWeights (naming the layer) and InfeasibleTarget (with `achievable`).
+    """
+    check_weights(module)
+    found = sites(module, example)
+    check_request(found, config)
+    check_feasible(found, count(module, example), config)
+    return found
 
 
 @contextmanager

@@ -33,10 +33,7 @@ class Separation:
         out, inputs, a, b = weight_OIAB.shape
         self.shape = (out, inputs, a, b)
         self.metric = metric
-        size, eye = gram.diagonal().mean(), torch.eye(len(gram), dtype=gram.dtype)
-        self.gram = (
-            gram + JITTER * size * eye if size > 0 else eye
-        )  # an input that never varies: weights alone
+        self.gram = _definite(gram)
         self.scaled = metric.root @ weight_OIAB.reshape(out, -1)  # S W, (O, I*A*B)
         self.pull = (self.scaled @ self.gram).reshape(out, inputs * a, b)  # S W G
         self.total = float((self.pull.reshape(out, -1) * self.scaled).sum())  # tr S W G W' S
@@ -113,6 +110,22 @@ class Separation:
             search.step(loss)
         refined = (whitened.detach() @ inverse, mixing.detach())
         return refined if float(self.error(*refined)) < before else start
+
+
+def _definite(gram: Tensor) -> Tensor:
+    """G with just enough added to its diagonal, at least JITTER of its mean, to be positive definite.
+
+    Products in float32 leave eigenvalues of about -1e-6 where inputs depend on each other (a layer before it
+    cut to rank 1, say), and a refinement follows such a direction to infinity. An input that never varies
+    says nothing: then the weights alone decide.
+    """
+    size, eye = gram.diagonal().mean(), torch.eye(len(gram), dtype=gram.dtype)
+    if size <= 0:
+        return eye
+    jitter = JITTER
+    while bool(torch.linalg.cholesky_ex(gram + (jitter / 2) * size * eye).info) and jitter < 1:
+        jitter *= 10
+    return gram + jitter * size * eye
 
 
 def _cholesky(square: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,10 @@ import pytest
 from onnx import helper
 
 from app.core.errors import DatasetMismatch, ExportMismatch, Problem
+from basisconv.decompose import check
 from basisconv.errors import InfeasibleTarget
 from tests.worker import networks
-from worker import feasible, pipeline
+from worker import pipeline
 from worker.problems import as_problem
 from worker.stages.calibrate import calibrate
 from worker.stages.decompose import decompose
@@ -163,7 +164,7 @@ def test_an_unreachable_target_is_refused_with_what_is_reachable_before_the_imag
     for share, fits in ((reachable, True), (reachable - 2e-4, False)):
         work = pipeline.open_work(bench.task(compression={"target": {"macs": share}}), bench.folder)
         with nullcontext() if fits else pytest.raises(InfeasibleTarget):
-            feasible.check(work.original, work.example, work.costs_before, work.config())
+            check(work.original, work.example, work.config())
 
 
 def test_more_classes_than_outputs_is_refused_with_both_numbers(bench: Bench) -> None:

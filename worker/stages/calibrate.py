@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from basisconv.config import Progress
-from basisconv.decompose import decompose_
-from worker import feasible
+from basisconv.decompose import check, decompose_
 from worker.baseline import mismatch
 from worker.data.preprocess import batches, sample
 from worker.measure import answer, batch_size, score
@@ -18,7 +17,7 @@ CALIBRATION_IMAGES = 1024  # method.md's figures need 512 to 1024; never of the 
 def calibrate(work: Work) -> Said:
     """The original's answers, then the measuring half of the decomposition."""
     config = work.config()
-    feasible.check(work.original, work.example, work.costs_before, config)
+    check(work.original, work.example, config)
     yield progress(0.02, "Running the original on the validation images")
     said: list[float] = []
     work.reference = answer(work.runner(work.original), work.tests, work.folder, "reference", said.append)
