@@ -183,8 +183,9 @@ def test_with_nothing_measured_the_separable_start_is_the_closest_in_weights():
     assert float(still.errors(4)[4]) == pytest.approx(float(closest), rel=1e-3)
 
 
-def test_a_covariance_that_rounding_made_indefinite_does_not_drive_the_refinement_to_infinity():
-    random = seeded(0)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_covariance_that_rounding_made_indefinite_does_not_drive_the_refinement_to_infinity(seed):
+    random = seeded(seed)
     weight = torch.randn(8, 6, 3, 3, generator=random, dtype=torch.float64)
     rank_one = torch.randn(6 * 9, 1, generator=random, dtype=torch.float64)
     noise = torch.randn(6 * 9, 6 * 9, generator=random, dtype=torch.float64)
@@ -194,5 +195,5 @@ def test_a_covariance_that_rounding_made_indefinite_does_not_drive_the_refinemen
     problem = Separation(weight, gram, metric)
     taps, mixing = problem.factors(1)
     product = torch.einsum("orb,ria->oiab", mixing, taps)
-    assert float(product.abs().max()) < 100 * float(weight.abs().max())
+    assert float(product.abs().max()) < 10 * float(weight.abs().max())
     assert float(problem.errors(3).min()) >= 0
