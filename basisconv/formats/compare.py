@@ -20,6 +20,7 @@ from basisconv.formats.verify import Outputs, layout_of, onnx_runner, run_part
 # Of an output's largest number. Float32 networks of 200 layers agree to 1e-5 of it; a wrong padding or a
 # missing scale is off by more than 1e-2.
 TOLERANCE: Final = 1e-3
+SMALLEST_SCALE: Final = 1e-3  # outputs below it are judged by their absolute difference: runtimes round there
 
 
 def check_import(network: Network, seed: int = 0) -> float:
@@ -58,7 +59,7 @@ def difference(ours: NDArray[Any], theirs: NDArray[Any]) -> float:
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     scale = np.abs(b[np.isfinite(b)]).max(initial=0.0)
     gap = np.abs(a - b)[~same].max()
-    return float("inf") if not np.isfinite(gap) else float(gap / max(scale, 1e-3))
+    return float("inf") if not np.isfinite(gap) else float(gap / max(scale, SMALLEST_SCALE))
 
 
 def _same_shapes(ours: Outputs, theirs: Outputs) -> bool:

@@ -5,7 +5,7 @@ from typing import Final
 from app.core.errors import ExportMismatch
 from basisconv.formats import verify as files
 from basisconv.formats import weights
-from basisconv.formats.compare import TOLERANCE
+from basisconv.formats.compare import SMALLEST_SCALE, TOLERANCE
 from worker import runners
 from worker.measure import answer, difference, score
 from worker.runners import Runner
@@ -33,7 +33,7 @@ def _check(work: Work, entry: Message) -> None:
     answers = answer(_runner(work, name, entry["file"]), work.tests, work.folder, f"export-{name}")
     found = difference(answers, work.compressed)
     # Beside the original's outputs too: a network cut very deep may answer little more than rounding noise.
-    scale = max(found.scale, work.reference.largest, 1e-6)
+    scale = max(found.scale, work.reference.largest, SMALLEST_SCALE)
     if not found.finite or found.max_abs > TOLERANCE * scale:
         raise _mismatch(name, found.max_abs / scale)
     entry["max_abs_diff"] = found.max_abs
