@@ -18,8 +18,9 @@ from basisconv.errors import InvalidRequest, MethodError
 from basisconv.finetune.data import Augment, TrainingData
 from basisconv.finetune.losses import Objective, objective_loss
 from basisconv.nn import Factorized
-from basisconv.outputs import output_tensors
+from basisconv.outputs import is_classifier, output_tensors
 
+NEAR = 0.6  # distillation loss below which steps shrink with it: ResNet-20 has 0.6 at 50 %, 0.13 at 70 %
 LEARNING_RATES = {"all": 1e-3, "mixing": 2e-3}  # AdamW; fewer weights bear larger steps
 WEIGHT_DECAY = 1e-4  # on weights with two or more dimensions
 WARM_UP = 0.05  # share of all steps
@@ -29,7 +30,9 @@ WARM_UP = 0.05  # share of all steps
 class FinetuneConfig:
     """`update`: "mixing" leaves the basis filters as they are (the paper's way), "all" trains everything.
 
-    `learning_rate`: the peak; None: 1e-3 for all, 2e-3 for mixing.
+    `learning_rate`: the peak; None: 1e-3 for all, 2e-3 for mixing, and less where a classifier that is
+    distilled agrees with the original from the start: large steps would only shake it (78 steps from 91.59 %:
+    91.20 at 1e-3, 91.53 at 2e-4).
     """
 
     epochs: int = 1
@@ -79,9 +82,10 @@ class Finetune:
         self._steps = config.epochs * self._per_epoch
         self._done = 0
         self._learning = choose_learnable_(student, config.update)
-        self._peak = config.learning_rate or LEARNING_RATES[config.update]
-        self._optimizer = _optimizer(self._learning.values(), self._peak)
+        self._peak = config.learning_rate  # None until the first loss is known
+        self._optimizer = _optimizer(self._learning.values(), LEARNING_RATES[config.update])
         self._order: tuple[int, Tensor] | None = None
+        self._classifies = False
         if self._device.type == "cuda":
             student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -97,8 +101,7 @@ class Finetune:
             self._student.eval()
             raise StopIteration
         started = self._clock()
-        learning_rate = self._peak * schedule(self._done, self._steps)
-        loss = self._step(learning_rate)
+        loss, learning_rate = self._step()
         self._done += 1
         seconds = max(self._clock() - started, 1e-9)
         epoch = (self._done - 1) // self._per_epoch + 1
@@ -106,9 +109,7 @@ class Finetune:
             epoch, self._config.epochs, self._done, self._steps, loss, learning_rate, self._batch / seconds
         )
 
-    def _step(self, learning_rate: float) -> float:
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+    def _step(self) -> tuple[float, float]:
         draw = _generator(self._config.seed, self._done)
         images, labels = self._data.batch(self._rows(), self._device, self._config.augment, draw)
         if self._device.type == "cuda":
@@ -119,12 +120,22 @@ class Finetune:
             raise MethodError(
                 "internal",
                 f"The loss became {value} at step {self._done + 1} of {self._steps}.",
-                hint=f"Use a learning rate below {self._peak:g}.",
+                hint=f"Use a learning rate below {self._peak or LEARNING_RATES[self._config.update]:g}.",
             )
+        if self._peak is None:
+            self._peak = self._default_peak(value)
+        learning_rate = self._peak * schedule(self._done, self._steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._optimizer.step()
-        return value
+        return value, learning_rate
+
+    def _default_peak(self, first_loss: float) -> float:
+        peak = LEARNING_RATES[self._config.update]
+        near = self._classifies and self._config.objective == "distill"
+        return peak * min(1.0, first_loss / NEAR) if near else peak
 
     def _loss(self, images: Tensor, labels: Tensor | None) -> Tensor:
         teacher = None
@@ -135,6 +146,7 @@ class Finetune:
             _train_mode(self._student)
             with _seeded(self._config.seed, self._done, self._device):
                 student = output_tensors(self._student(images))
+        self._classifies = is_classifier(student)
         return objective_loss(self._config.objective, student, teacher, labels)
 
     def _precision(self) -> AbstractContextManager[object]:
@@ -156,6 +168,8 @@ class Finetune:
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 state[f"optimizer.{key}.{name}"] = value
         state["done"] = torch.tensor(self._done)
+        if self._peak is not None:
+            state["peak"] = torch.tensor(self._peak, dtype=torch.float64)
         return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
 
     state = state_dict
@@ -179,6 +193,7 @@ class Finetune:
                 key: value if key == "step" else value.to(parameter) for key, value in found.items()
             }
         self._done = int(state["done"])
+        self._peak = float(state["peak"]) if "peak" in state else self._config.learning_rate
 
 
 def finetune(

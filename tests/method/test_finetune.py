@@ -67,6 +67,17 @@ def test_steps_count_up_and_the_rate_warms_up_and_cools_down():
     assert all(s.images_per_second > 0 for s in steps)
 
 
+def test_a_student_that_nearly_agrees_takes_smaller_steps_unless_a_rate_is_asked_for():
+    teacher = randomize(Residual())
+    near = copy.deepcopy(teacher)
+    near.head.weight.data *= 1.05
+    step = next(finetune(copy.deepcopy(near), teacher, DATA, config(epochs=1)))
+    assert 0 < step.loss < 0.6
+    assert step.learning_rate == pytest.approx(1e-3 * step.loss / 0.6)
+    asked = finetune(near, teacher, DATA, config(epochs=1, learning_rate=1e-3))
+    assert next(asked).learning_rate == 1e-3
+
+
 @given(st.integers(1, 500))
 def test_the_schedule_stays_between_nothing_and_the_peak_and_reaches_it(steps):
     rates = [schedule(done, steps) for done in range(steps)]
