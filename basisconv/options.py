@@ -1,6 +1,7 @@
 """What could stand in each layer's place, what it costs and what harm it does."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from basisconv.basis.activations import Metric, response_spectrum
 from basisconv.basis.separable import Separation
 from basisconv.basis.weights import weight_energies
-from basisconv.cost import LayerCost, Site, form_cost
+from basisconv.cost import Costs, LayerCost, Site, form_cost
 from basisconv.nn import Form
 from basisconv.patches import is_wide, seen_weight
 
@@ -33,6 +34,24 @@ class Statistics:
 
     gram: Tensor
     metrics: tuple[Metric, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measurement of a network, good for any number of plans; layers by path.
+
+    `tables`: under a budget, every option of each open layer, dense first, its harm not yet discounted.
+    `energies`: under an energy target, the basis form's directions. `metrics` is empty for plans by the
+    weights alone; `random` is the generator's state after measuring, from which every fit goes on.
+    """
+
+    sites: list[Site]
+    costs: Costs
+    tables: Mapping[str, list[Option]]
+    energies: Mapping[str, Tensor]
+    metrics: Mapping[str, tuple[Metric, ...]] = field(default_factory=dict)
+    batches: int = 0
+    random: Tensor | None = None
 
 
 def dense_option(site: Site) -> Option:

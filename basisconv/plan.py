@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from basisconv.config import DecomposeConfig
 from basisconv.cost import Costs, Site, form_cost
 from basisconv.errors import InfeasibleTarget, InvalidRequest
-from basisconv.options import Option, Statistics, cheaper, dense_option, options, pairs, spectra
+from basisconv.options import Measured, Option, Statistics, cheaper, dense_option, options, pairs
 from basisconv.ranks.budget import Choice, allocate
 from basisconv.ranks.energy import energy_rank
 from basisconv.ranks.fraction import fraction_rank, round_rank
@@ -48,19 +48,19 @@ def candidates(found: list[Site], config: DecomposeConfig) -> list[Site]:
     return [site for site in found if _closed(site, config) is None]
 
 
-def plan(
-    found: list[Site], costs: Costs, config: DecomposeConfig, statistics: Mapping[str, Statistics]
-) -> dict[str, Planned]:
-    """One option per layer. `statistics`: of every candidate, or empty for a plan by the weights alone.
+def plan(measured: Measured, config: DecomposeConfig) -> dict[str, Planned]:
+    """One option per layer.
 
-    Under a budget, check_feasible comes first.
+    `config` is the one that was measured with, or another value of its target, or macs for params and the
+    reverse; of a budget that was not measured, check_feasible comes first.
     """
+    found = measured.sites
     kept = {site.layer.name: _closed(site, config) for site in found}
     planned = {s.layer.name: Planned(dense_option(s), kept[s.layer.name]) for s in found}
     open_sites = candidates(found, config)
     if config.target_kind in ("macs", "params"):
-        return planned | _under_budget(open_sites, costs, config, statistics)
-    return planned | {s.layer.name: _by_rule(s, config, statistics) for s in open_sites}
+        return planned | _under_budget(open_sites, measured, config)
+    return planned | {s.layer.name: _by_rule(s, config, measured) for s in open_sites}
 
 
 def _closed(site: Site, config: DecomposeConfig) -> str | None:
@@ -81,14 +81,14 @@ def _ranks(config: DecomposeConfig) -> dict[str, int]:
     return dict(config.target_value) if isinstance(config.target_value, Mapping) else {}
 
 
-def _by_rule(site: Site, config: DecomposeConfig, statistics: Mapping[str, Statistics]) -> Planned:
+def _by_rule(site: Site, config: DecomposeConfig, measured: Measured) -> Planned:
     """The paper's form at the rule's rank, or dense where that is not cheaper."""
     layer, value = site.layer, config.target_value
     if isinstance(value, Mapping):
         rank = value[layer.name]
     else:
         if config.target_kind == "energy":
-            rank = energy_rank(spectra(site, statistics.get(layer.name)), value)
+            rank = energy_rank(measured.energies[layer.name], value)
         else:
             rank = fraction_rank(layer.max_rank, value)
         rank = round_rank(rank, config.rank_multiple, layer.max_rank)
@@ -130,34 +130,38 @@ def _budget(total: int, share: float) -> int:
     return math.floor(total * share + 1e-6)
 
 
-def _under_budget(
-    open_sites: list[Site], costs: Costs, config: DecomposeConfig, statistics: Mapping[str, Statistics]
-) -> dict[str, Planned]:
+def _under_budget(open_sites: list[Site], measured: Measured, config: DecomposeConfig) -> dict[str, Planned]:
     """Least harm under the budget for the whole network; early layers count less."""
     unit: str = config.target_kind
-    total: int = getattr(costs, unit)
+    total: int = getattr(measured.costs, unit)
     assert isinstance(config.target_value, int | float)
-    tables = [_table(site, config, statistics, i, len(open_sites)) for i, site in enumerate(open_sites)]
-    choices = [[Choice(getattr(option, unit), option.harm) for option in table] for table in tables]
+    tables = [measured.tables[site.layer.name] for site in open_sites]
+    if measured.metrics:
+        tables = _discounted(tables)
+    choices = [[Choice(getattr(option, unit), option.harm) for option in found] for found in tables]
     fixed = total - sum(getattr(site.layer, unit) for site in open_sites)
     chosen = allocate(choices, _budget(total, config.target_value) - fixed)
-    picks = [table[i] for table, i in zip(tables, chosen, strict=True)]
+    picks = [found[i] for found, i in zip(tables, chosen, strict=True)]
     return {
-        site.layer.name: Planned(pick, None if pick.form != "dense" else _why_dense(table))
-        for site, table, pick in zip(open_sites, tables, picks, strict=True)
+        site.layer.name: Planned(pick, None if pick.form != "dense" else _why_dense(found))
+        for site, found, pick in zip(open_sites, tables, picks, strict=True)
     }
 
 
-def _why_dense(table: list[Option]) -> str:
-    return (Reason.WITHIN_BUDGET if len(table) > 1 else Reason.NOT_CHEAPER).value
+def _why_dense(found: list[Option]) -> str:
+    return (Reason.WITHIN_BUDGET if len(found) > 1 else Reason.NOT_CHEAPER).value
 
 
-def _table(
-    site: Site, config: DecomposeConfig, statistics: Mapping[str, Statistics], place: int, layers: int
-) -> list[Option]:
-    bias = _adds_bias(site, config)
-    found = options(site, statistics.get(site.layer.name), config.forms, config.rank_multiple, bias)
-    if not statistics or layers < 2:
-        return found
-    weight = EARLY_LAYERS ** (1 - place / (layers - 1))
-    return [replace(option, harm=option.harm * weight) for option in found]
+def table(site: Site, config: DecomposeConfig, statistics: Statistics | None) -> list[Option]:
+    """What could stand in an open layer's place, dense first."""
+    return options(site, statistics, config.forms, config.rank_multiple, _adds_bias(site, config))
+
+
+def _discounted(tables: list[list[Option]]) -> list[list[Option]]:
+    if len(tables) < 2:
+        return tables
+    weights = [EARLY_LAYERS ** (1 - place / (len(tables) - 1)) for place in range(len(tables))]
+    return [
+        [replace(option, harm=option.harm * weight) for option in found]
+        for found, weight in zip(tables, weights, strict=True)
+    ]

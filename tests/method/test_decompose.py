@@ -1,8 +1,9 @@
 """The whole decomposition on small networks, each with one difficulty."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -20,8 +21,12 @@ from basisconv import (
     decompose_,
     describe,
 )
+from basisconv.front_to_back import fit_
 from basisconv.graph import _in_place, _is_add, meeting, schedule, trace
+from basisconv.measure import measure
 from basisconv.observe import GraphObserver, HookObserver
+from basisconv.options import Measured
+from basisconv.plan import plan
 from tests.method.shelf import Mixed, Residual, Untraceable, images, randomize
 
 EXAMPLE = torch.zeros(1, 3, 12, 12)
@@ -331,3 +336,46 @@ def test_progress_goes_forward_through_both_stages():
         fractions = [r.fraction for r in reports if r.stage == stage]
         assert fractions == sorted(fractions)
         assert 0 <= fractions[0] <= fractions[-1] <= 1
+
+
+def result(steps: Generator[Any, None, Any]) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def measured_once(network: nn.Module, config: DecomposeConfig) -> Measured:
+    return result(measure(network, EXAMPLE, config, batches))
+
+
+@pytest.mark.parametrize("basis", ["weights", "activations"])
+def test_one_measurement_serves_every_budget_as_well_as_its_own(basis):
+    original = randomize(Residual())
+    measured = measured_once(original, DecomposeConfig(basis=basis))
+    for kind, share in (("macs", 0.6), ("macs", 0.4), ("params", 0.5), ("macs", 0.6)):
+        config = DecomposeConfig(basis=basis, target_kind=kind, target_value=share)
+        tried, alone = copy.deepcopy(original), copy.deepcopy(original)
+        end = result(fit_(tried, EXAMPLE, measured, plan(measured, config), batches))
+        *_, expected = decompose_(alone, EXAMPLE, config, batches)
+        assert end == expected
+        for name, value in alone.state_dict().items():
+            assert torch.equal(tried.state_dict()[name], value), (share, name)
+
+
+def test_measuring_and_fitting_a_copy_leave_the_original_as_it_was():
+    original = randomize(Residual()).train()
+    before = copy.deepcopy(original.state_dict())
+    config = DecomposeConfig(target_value=0.4)
+    measured = measured_once(original, config)
+    result(fit_(copy.deepcopy(original), EXAMPLE, measured, plan(measured, config), batches))
+    assert all(torch.equal(original.state_dict()[name], value) for name, value in before.items())
+    assert all(child.training for child in original.modules())
+
+
+def test_a_plan_by_responses_is_not_fitted_without_images():
+    config = DecomposeConfig(target_value=0.4)
+    measured = measured_once(randomize(Residual()), config)
+    with pytest.raises(InvalidRequest, match="needs images"):
+        result(fit_(randomize(Residual()), EXAMPLE, measured, plan(measured, config)))

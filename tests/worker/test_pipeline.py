@@ -11,8 +11,8 @@ import pytest
 from onnx import helper
 
 from app.core.errors import DatasetMismatch, ExportMismatch, Problem
-from basisconv.decompose import check
 from basisconv.errors import InfeasibleTarget
+from basisconv.measure import check
 from tests.worker import networks
 from worker import pipeline
 from worker.problems import as_problem

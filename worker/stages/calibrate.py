@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from basisconv.config import Progress
-from basisconv.decompose import check, decompose_
+from basisconv.decompose import decompose_
+from basisconv.measure import check
 from worker.baseline import mismatch
 from worker.data.preprocess import batches, sample
 from worker.measure import answer, batch_size, score
