@@ -54,8 +54,10 @@ class Moments:
         self.rows += x.shape[1]
         parts = {"x": x.sum(1), "t": t.sum(1), "xx": x.mT @ x, "tx": t.mT @ x, "tt": t.square().sum(1)}
         for name, part in parts.items():
-            total = part.double().cpu()
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            if name in self._sums:
+                self._sums[name].add_(part.cpu())
+            else:
+                self._sums[name] = part.double().cpu()
 
     def covariances(self) -> Covariances:
         mean = {name: total / self.rows for name, total in self._sums.items()}
@@ -100,7 +102,8 @@ def fisher(
 
     The Gauss-Newton matrix by random signs: per image one draw of e in {-1, 1}, g_p = d(e' A z)/dy_p at
     every position p, F = mean over images of sum over p of g_p g_p' (summed, or layers of different
-    resolution could not be compared). z are the outputs as responses() prepares them: logits without
+    resolution could not be compared; large maps are summed over positions drawn at random and scaled to all,
+    which is right on average). z are the outputs as responses() prepares them: logits without
     their mean, A; other outputs relative to their own size. No labels: gradients of a fitted network's
     loss on its own training images say nothing (method.md, "what did not help").
 
@@ -116,16 +119,17 @@ def fisher(
     def watch(path: str, layer: Plain) -> Callable[..., Tensor]:
         def note(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
             if output.requires_grad:
-                everywhere = torch.arange(output[0].numel() // len(layer.weight), device=output.device)
-                output.register_hook(lambda grad: collect(path, response_rows(layer, grad, everywhere)))
+                some = choose_positions(layer, output, generator)
+                share = len(some) * len(layer.weight) / output[0].numel()
+                output.register_hook(lambda grad: collect(path, response_rows(layer, grad, some), share))
             return output.clone()  # an in-place activation after the layer must not touch what is hooked
 
         return note
 
-    def collect(path: str, grad_GMO: Tensor) -> None:
+    def collect(path: str, grad_GMO: Tensor, share: float) -> None:
         # gradients of deep networks can be tiny: the product is formed in float64
         grad = grad_GMO.double()
-        found[path] += (grad.mT @ grad).cpu()
+        found[path] += (grad.mT @ grad).cpu() / share
 
     handles = [layer.register_forward_hook(watch(path, layer)) for path, layer in layers.items()]
     sizes: list[float] = []
@@ -142,16 +146,23 @@ def fisher(
 
 def _backward(module: nn.Module, x: Tensor, sizes: list[float], generator: Generator) -> None:
     x = x.detach().clone().requires_grad_()
-    outputs = [z for z in responses(output_tensors(module(x))) if z.requires_grad]
+    total = signed_sum(module(x), sizes, generator)
+    if total is not None:
+        torch.autograd.grad(total, [x], allow_unused=True)
+
+
+def signed_sum(outputs: Any, sizes: list[float], generator: Generator) -> Tensor | None:
+    """e'z summed over a batch, e random signs and z the outputs as responses() prepares them, by size.
+
+    `sizes` is empty for the first batch, whose outputs fill it. None: nothing depends on the input.
+    """
+    found = [z for z in responses(output_tensors(outputs)) if z.requires_grad]
     if not sizes:
-        sizes += [1.0 / max(float(z.detach().norm()) / len(x) ** 0.5, 1e-12) for z in outputs]
-    if not outputs:
-        return
-    signs = (torch.randint(0, 2, z.shape, generator=generator).to(z) * 2 - 1 for z in outputs)
-    total = torch.stack(
-        [(e * z).sum() * size for e, z, size in zip(signs, outputs, sizes, strict=True)]
-    ).sum()
-    torch.autograd.grad(total, [x], allow_unused=True)
+        sizes += [1.0 / max(float(z.detach().norm()) / len(z) ** 0.5, 1e-12) for z in found]
+    if not found:
+        return None
+    signs = (torch.randint(0, 2, z.shape, generator=generator).to(z) * 2 - 1 for z in found)
+    return torch.stack([(e * z).sum() * size for e, z, size in zip(signs, found, sizes, strict=True)]).sum()
 
 
 def _groups(layer: Plain) -> int:

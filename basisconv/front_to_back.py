@@ -21,6 +21,7 @@ from basisconv.observe import GraphObserver, HookObserver, Observer
 from basisconv.options import Measured, Option
 from basisconv.patches import choose_positions, response_rows, seen_rows
 from basisconv.plan import Planned
+from basisconv.refine import Refinement
 from basisconv.surgery import replace_
 
 Outcomes = Steps[Progress, None, list[LayerOutcome]]
@@ -111,12 +112,15 @@ def _by_activations(
     errors: dict[str, float] = {}
     open_sites = {s.layer.name: s for s in found if s.layer.name in measured.metrics}
     todo = _fits(observer, open_sites, planned)
+    windows = Refinement.over(module, example, todo, planned, observer, images, generator)
     for done, site in enumerate(todo):
-        yield Progress("decompose", done / len(todo), site.layer.name)
-        option = planned[site.layer.name].option
-        error = _fit(module, site, option, observer, measured.metrics, generator)
+        path = site.layer.name
+        yield Progress("decompose", done / len(todo), path)
+        windows.enter_before(path)
+        error = _fit(module, site, planned[path].option, observer, measured.metrics, generator)
         if error is not None:
-            errors[site.layer.name] = error
+            errors[path] = error
+        windows.leave_after(path)
     return [_outcome(s, planned[s.layer.name], errors.get(s.layer.name)) for s in found]
 
 

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -156,6 +157,20 @@ def last_uses(order: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
         seen.update(fresh)
         dead[node] = list(dict.fromkeys(fresh))
     return dead
+
+
+def run_node(network: nn.Module, node: fx.Node, values: dict[fx.Node, Any]) -> None:
+    """Compute one node of `network` from the values before it and put it beside them."""
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    if node.op == "call_module":
+        values[node] = network.get_submodule(str(node.target))(*args, **kwargs)
+    elif node.op == "call_function":
+        values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+    elif node.op == "call_method":
+        values[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+    elif node.op == "get_attr":
+        owner, _, name = str(node.target).rpartition(".")
+        values[node] = getattr(network.get_submodule(owner), name)
 
 
 def calls(order: list[fx.Node]) -> Iterator[tuple[int, str]]:

@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 
 from basisconv.calibrate import Images
 from basisconv.cost import evaluating
-from basisconv.graph import Meeting, calls, inverse_scale, last_uses, meeting, norm_after, schedule
+from basisconv.graph import Meeting, calls, inverse_scale, last_uses, meeting, norm_after, run_node, schedule
+from basisconv.windows import Window, windows
 
 MEMORY_BYTES = 1 << 30  # for both networks' values between two layers; beyond it they are computed again
 
@@ -50,6 +51,19 @@ class _State:
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
+@dataclass(frozen=True)
+class Passage:
+    """One batch's way through a window: the compressed network's values before, the original's behind it."""
+
+    values: dict[fx.Node, Any]
+    source: fx.Node
+    target: Tensor
+
+    @property
+    def images(self) -> int:
+        return len(self.target)
+
+
 def _cloned(values: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
     return {node: value.clone() if isinstance(value, Tensor) else value for node, value in values.items()}
 
@@ -68,6 +82,9 @@ class GraphObserver:
     ) -> None:
         self._original, self._compressed = original, compressed
         self._images, self._room = images, memory_bytes // max(batches, 1)
+        self._memory_bytes = memory_bytes
+        self._entered: list[_State] = []
+        self._entered_all = False
         self._order = schedule(graph, original)
         self._dead = last_uses(self._order)
         self._base: list[_State] | None = None  # None: every batch starts from its images
@@ -76,6 +93,10 @@ class GraphObserver:
     @property
     def order(self) -> list[str]:
         return list(self._places)
+
+    @property
+    def nodes(self) -> list[fx.Node]:
+        return self._order
 
     def norm_after(self, path: str) -> str | None:
         return norm_after(self._original, self._order[self._places[path]])
@@ -90,7 +111,7 @@ class GraphObserver:
         for state in self._states(place):
             if node not in state.original:
                 with evaluating(self._original):
-                    self._run(self._original, node, state.original)
+                    run_node(self._original, node, state.original)
             target = state.original[node]
             if shortcut is not None:
                 target = target + self._lost(state, shortcut, target)
@@ -105,6 +126,51 @@ class GraphObserver:
         if isinstance(scale, Tensor):
             scale = scale.view(-1, *[1] * (like.dim() - 2))
         return (s - s_hat) * scale
+
+    def windows(self, example: Tensor, fitted: set[str]) -> list[Window]:
+        return windows(self._order, self._original, example, fitted)
+
+    def enter(self, window: Window) -> None:
+        """Remember what goes into the window, of as many batches as there is room for."""
+        self._entered = []
+        size = 0
+        for state in self._states(window.start):
+            kept = state.fork()
+            size += kept.size_bytes
+            if size > self._memory_bytes:
+                self._entered_all = False
+                return
+            self._entered.append(kept)
+        self._entered_all = True
+
+    def passages(self, window: Window) -> list[Passage]:
+        """What the compressed network has before the window, and what the original has behind it."""
+        found = []
+        with evaluating(self._original):
+            for state in self._entered:
+                values = _cloned(state.original)
+                self._through(self._original, window, values)
+                found.append(Passage(state.compressed, window.source, values[window.out]))
+        return found
+
+    def cross(self, window: Window, passage: Passage) -> Tensor:
+        """The compressed network's value behind the window; keeps gradients where they are enabled."""
+        values = _cloned(passage.values)
+        self._through(self._compressed, window, values)
+        out: Tensor = values[window.out]
+        return out
+
+    def leave(self) -> None:
+        """The window's layers have changed: what was computed with the old ones is computed again."""
+        self._base = [state.fork() for state in self._entered] if self._entered_all else None
+        self._entered = []
+
+    def _through(self, network: nn.Module, window: Window, values: dict[fx.Node, Any]) -> None:
+        for node in self._order[window.start : window.stop]:
+            run_node(network, node, values)
+            for dead in self._dead[node]:
+                if dead is not window.out:
+                    values.pop(dead, None)
 
     def _states(self, stop: int) -> Iterator[_State]:
         """Every batch's state before node `stop`; kept in memory where there is room."""
@@ -137,7 +203,7 @@ class GraphObserver:
             if node.op != "placeholder":
                 for network, values in self._sides(state):
                     if node not in values:
-                        self._run(network, node, values)
+                        run_node(network, node, values)
             for _, values in self._sides(state):
                 for dead in self._dead[node]:
                     values.pop(dead, None)
@@ -145,19 +211,6 @@ class GraphObserver:
 
     def _sides(self, state: _State) -> tuple[tuple[nn.Module, dict[fx.Node, Any]], ...]:
         return (self._original, state.original), (self._compressed, state.compressed)
-
-    @staticmethod
-    def _run(network: nn.Module, node: fx.Node, values: dict[fx.Node, Any]) -> None:
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-        if node.op == "call_module":
-            values[node] = network.get_submodule(str(node.target))(*args, **kwargs)
-        elif node.op == "call_function":
-            values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-        elif node.op == "call_method":
-            values[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        elif node.op == "get_attr":
-            owner, _, name = str(node.target).rpartition(".")
-            values[node] = getattr(network.get_submodule(owner), name)
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: the rest of the forward pass is not needed

@@ -173,3 +173,14 @@ class BasisLinear(Factorized):
         assign(dense.weight, weight)
         assign(dense.bias, self.mixing.bias)
         return dense.train(self.training)
+
+
+@torch.no_grad()
+def orthonormalise_(pair: BasisConv2d | BasisLinear) -> None:
+    """Make the basis filters of each group orthonormal again, as the paper's are; no output changes."""
+    groups = pair.basis.groups if isinstance(pair, BasisConv2d) else 1
+    basis_GIR = pair.basis.weight.double().reshape(groups, pair.rank, -1).mT
+    mixing_GOR = pair.mixing.weight.double().reshape(groups, -1, pair.rank)
+    rows_GIR, triangle_GRR = torch.linalg.qr(basis_GIR)
+    assign(pair.basis.weight, rows_GIR.mT)
+    assign(pair.mixing.weight, mixing_GOR @ triangle_GRR.mT)
