@@ -111,19 +111,34 @@ def check_feasible(found: list[Site], costs: Costs, config: DecomposeConfig) -> 
         return
     unit: str = config.target_kind
     total: int = getattr(costs, unit)
-    least = total
-    for site in candidates(found, config):
-        now: int = getattr(site.layer, unit)
-        forms = pairs(site, config.forms, config.rank_multiple, _adds_bias(site, config)).values()
-        least -= max([0, *(now - getattr(cost, unit) for form in forms for cost in form.values())])
+    least = _least(found, costs, config)
     if least > _budget(total, config.target_value):
-        share = math.ceil(least / total * 1e4) / 1e4
+        share = _share(least, total)
         raise InfeasibleTarget(
             f"The target keeps {config.target_value:.1%} of {total:,} {unit}; with every layer that may "
             f"change at its smallest rank {share:.2%} remain.",
             achievable=share,
             hint="Ask for a larger share, or let more layers change.",
         )
+
+
+def least_share(found: list[Site], costs: Costs, config: DecomposeConfig) -> float:
+    """The smallest share of a budget's quantity that the open layers allow, rounded up to 0.01 %."""
+    return _share(_least(found, costs, config), getattr(costs, config.target_kind))
+
+
+def _least(found: list[Site], costs: Costs, config: DecomposeConfig) -> int:
+    unit: str = config.target_kind
+    least: int = getattr(costs, unit)
+    for site in candidates(found, config):
+        now: int = getattr(site.layer, unit)
+        forms = pairs(site, config.forms, config.rank_multiple, _adds_bias(site, config)).values()
+        least -= max([0, *(now - getattr(cost, unit) for form in forms for cost in form.values())])
+    return least
+
+
+def _share(part: int, total: int) -> float:
+    return min(1.0, math.ceil(part / total * 1e4) / 1e4) if total else 1.0
 
 
 def _budget(total: int, share: float) -> int:

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     NOT_REQUESTED = "not_requested"
     NOT_CHEAPER = "not_cheaper"
     WITHIN_BUDGET = "kept_by_budget"
+    WITHIN_ACCURACY = "kept_by_accuracy"
     LINEAR = "linear_kept"
 
     @property
@@ -36,5 +37,6 @@ _SENTENCES = {
     Reason.NOT_REQUESTED: "The request names ranks for other layers only.",
     Reason.NOT_CHEAPER: "At this rank two layers would cost at least as much.",
     Reason.WITHIN_BUDGET: "The budget is met at less harm by shrinking other layers.",
+    Reason.WITHIN_ACCURACY: "Every smaller network that was tried lost more accuracy than is allowed.",
     Reason.LINEAR: "The paper's rule is about convolutions; linear layers follow a budget or explicit ranks.",
 }

@@ -1,9 +1,10 @@
 """The end of a job: its result in the REST contract's words, and what did not turn out as wished."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from basisconv.cost import Costs, count
+from basisconv.smallest import Try
 from worker import device as devices
 from worker.measure import Answers, score
 from worker.work import Work
@@ -23,16 +24,25 @@ class Judgement:
         self.met = False
         self.warnings.append((code, detail))
 
+    def warned(self, code: str) -> bool:
+        return any(given == code for given, _ in self.warnings)
+
 
 def judge(work: Work) -> Judgement:
     found = Judgement()
     after, before = count(work.module, work.example), work.costs_before
     _judge_target(work, before, after, found)
+    _judge_search(work, found)
     _judge_accuracy(work, found)
     _judge_speed(work, found)
-    if work.decomposition is not None and not any(layer.replaced for layer in work.decomposition.layers):
+    if not found.warned("no_smaller_network") and not _replaced(work):
         found.warnings.append(("nothing_replaced", "No layer was replaced: each is cheapest as it is."))
     return found
+
+
+def _replaced(work: Work) -> bool:
+    assert work.decomposition is not None
+    return any(layer.replaced for layer in work.decomposition.layers)
 
 
 def _judge_target(work: Work, before: Costs, after: Costs, found: Judgement) -> None:
@@ -46,6 +56,41 @@ def _judge_target(work: Work, before: Costs, after: Costs, found: Judgement) -> 
             f"The target keeps at most {target.value:.1%} of {had:,} {target.kind}; the network has {has:,}, "
             f"{has / had:.1%}.",
         )
+
+
+def _judge_search(work: Work, found: Judgement) -> None:
+    """The loss that was aimed at on train images held back, confirmed or not by the validation images."""
+    search, allowed = work.search, work.allowed_loss
+    if search is None or allowed is None:
+        return
+    if search.found is None and search.tries:
+        found.warnings.append(("no_smaller_network", _none_passed(search.tries, allowed)))
+    lost = _lost(work)
+    if lost > allowed + ROUNDING:
+        foretold = 0.0 if search.found is None else search.found.loss
+        found.miss(
+            "target_missed",
+            f"The target allows a loss of {allowed:.2%}; on the validation images the network lost "
+            f"{lost:.2%}, where the train images held back had foretold {foretold:.2%}. Allow less, or "
+            "fine-tune.",
+        )
+
+
+def _none_passed(tries: tuple[Try, ...], allowed: float) -> str:
+    least = min(tries, key=lambda one: one.loss)
+    return (
+        f"{len(tries)} smaller networks were tried. The best of them keeps {least.share:.1%} of the "
+        f"operations and would lose about {least.loss:.2%}; the target allows {allowed:.2%}. So every layer "
+        "stays as it is. Allow a larger loss."
+    )
+
+
+def _lost(work: Work) -> float:
+    """On the validation images: accuracy, or without labels the share of answers that are others now."""
+    before, after = _scores(work, work.reference), _scores(work, work.compressed)
+    if before["accuracy"] is None or after["accuracy"] is None:
+        return 1.0 - float(after["agreement"])
+    return float(before["accuracy"] - after["accuracy"])
 
 
 def _judge_accuracy(work: Work, found: Judgement) -> None:
@@ -103,6 +148,7 @@ def result(work: Work, seconds: dict[str, float], judged: Judgement) -> dict[str
         "evaluated_images": work.reference.count if work.tests.real and work.reference else 0,
         "peak_memory_bytes": devices.peak_memory_bytes(work.device),
         "seconds": seconds,
+        "search": _search(work),
         "layers": _layers(work, after),
         "exports": [_public(entry) for entry in work.files if entry["published"]],
         "attachments": work.attachments,
@@ -138,6 +184,20 @@ def _layers(work: Work, after: Costs) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _search(work: Work) -> dict[str, Any] | None:
+    """What was tried on the way to a loss of accuracy, in the order of the tries."""
+    if work.search is None:
+        return None
+    found = work.search.found
+    return {
+        "allowed": work.allowed_loss,
+        "held_back_images": work.held_back,
+        "tries": [asdict(one) for one in work.search.tries],
+        "share": None if found is None else found.share,
+        "expected_loss": None if found is None else found.loss,
+    }
 
 
 def _public(entry: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ STAGES: Final[tuple[tuple[Stage, Callable[[Work], Said], float], ...]] = (
     (Stage.EXPORT, export, 0.1),
     (Stage.VERIFY, verify, 0.2),
 )
+SEARCHED: Final = 6  # times the share of decompose, where networks are tried for a target on accuracy
 
 
 def run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
@@ -62,9 +63,13 @@ def run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
 def _run_stages(work: Work, teller: "_Teller") -> None:
     tunes = work.options.training.epochs > 0 and work.with_images
     stages = [stage for stage in STAGES if tunes or stage[0] is not Stage.FINETUNE]
-    whole = sum(share for _, _, share in stages)
+    shares = {stage: share for stage, _, share in stages}
+    if work.allowed_loss is not None:
+        shares[Stage.DECOMPOSE] *= SEARCHED
+    whole = sum(shares.values())
     done = 0.0
-    for stage, steps, share in stages:
+    for stage, steps, _ in stages:
+        share = shares[stage]
         teller.begin(stage, done / whole, share / whole)
         for said in steps(work):
             teller.say(said)

@@ -1,20 +1,21 @@
 """Everything that a job's stages share: what was asked, what came in, and what has been found so far."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, fx
 
 from app.jobs.options import JobOptions
 from basisconv.config import DecomposeConfig, Decomposition
-from basisconv.config import Progress as MethodProgress
 from basisconv.cost import Costs, count
 from basisconv.formats.network import Network
+from basisconv.options import Measured
+from basisconv.smallest import Smallest
 from worker import runners
 from worker.data.materialize import Images
 from worker.data.spec import InputSpec
@@ -23,6 +24,8 @@ from worker.runners import Runner
 
 Message = dict[str, Any]
 Said = Iterator[Message]
+Step = TypeVar("Step")
+End = TypeVar("End")
 
 
 @dataclass
@@ -45,8 +48,9 @@ class Work:
     reference: Answers | None = None  # the original's answers
     truncated: Answers | None = None
     compressed: Answers | None = None
-    steps: Iterator[MethodProgress | Decomposition] | None = None  # the decomposition under way
-    pending: MethodProgress | Decomposition | None = None  # its step that the next stage begins with
+    measured: Measured | None = None  # by calibrate, for decompose
+    search: Smallest | None = None  # where the target is a loss of accuracy
+    held_back: int = 0  # train images that the search judged by
     decomposition: Decomposition | None = None
     files: list[Message] = field(default_factory=list)  # exports, published or not
     attachments: list[Message] = field(default_factory=list)
@@ -61,6 +65,10 @@ class Work:
         """Submodule path → public layer name."""
         return dict(self.network.public())
 
+    def named(self, path: str) -> str:
+        """A layer's public name, where it has one."""
+        return self.public.get(path, path)
+
     @cached_property
     def costs_before(self) -> Costs:
         return count(self.original, self.example)
@@ -72,18 +80,28 @@ class Work:
     def with_images(self) -> bool:
         return self.images is not None
 
+    @property
+    def allowed_loss(self) -> float | None:
+        """Of accuracy, where that is the target: the network is then searched for."""
+        return self.options.compression.target.accuracy_drop
+
     def config(self) -> DecomposeConfig:
-        """The request in the method's own terms: submodule paths instead of public names."""
+        """The request in the method's own terms: submodule paths instead of public names.
+
+        A loss of accuracy is no such term: the search asks for shares of the operations, at first all.
+        """
         wanted = self.options.compression
         basis = wanted.basis or ("activations" if self.with_images else "weights")
         target = wanted.target
         auto = basis == "activations" and target.kind != "ranks"
-        value: Any = target.value
+        kind, value = target.kind, cast(Any, target.value)
+        if self.allowed_loss is not None:
+            kind, value = "macs", 1.0
         if isinstance(value, dict):
             value = {self.network.layers[name]: rank for name, rank in value.items()}
         return DecomposeConfig(
             basis=basis,  # type: ignore[arg-type]
-            target_kind=target.kind,  # type: ignore[arg-type]
+            target_kind=kind,  # type: ignore[arg-type]
             target_value=value,
             forms=wanted.forms or ("auto" if auto else "basis"),
             include=tuple(path for name, path in self.network.layers.items() if self._allowed(name)),
@@ -101,6 +119,17 @@ class Work:
 def progress(fraction: float, message: str = "", **more: Any) -> Message:
     """A progress message; `fraction` of the present stage."""
     return {"type": "progress", "fraction": fraction, "message": message} | more
+
+
+def told(steps: Generator[Step, None, End], say: Callable[[Step], Message]) -> Generator[Message, None, End]:
+    """The method's steps as messages; returns what the steps return."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            found: End = end.value
+            return found
+        yield say(step)
 
 
 def warning(code: str, detail: str) -> Message:

@@ -21,7 +21,7 @@ def check_built(request: JobCreate) -> None:
     if request.compression.basis == "random":
         raise invalid(("compression", "basis"), "The basis `random` is not built yet.", hint=_LATER)
     kind = request.compression.target.kind
-    if kind in ("latency", "accuracy_drop"):
+    if kind == "latency":
         raise invalid(("compression", "target", kind), f"The target `{kind}` is not built yet.", hint=_LATER)
 
 
@@ -30,6 +30,11 @@ def check_data(request: JobCreate, dataset: Dataset | None) -> None:
     for asked, path, what in (
         (request.compression.basis == "activations", ("compression", "basis"), "The basis `activations`"),
         (request.training.epochs > 0, ("training", "epochs"), "Fine-tuning"),
+        (
+            request.compression.target.accuracy_drop is not None,
+            ("compression", "target", "accuracy_drop"),
+            "A target on accuracy",
+        ),
         (request.limits.accuracy_drop is not None, ("limits", "accuracy_drop"), "A limit on accuracy"),
     ):
         if asked and dataset is None:
@@ -41,6 +46,19 @@ def check_data(request: JobCreate, dataset: Dataset | None) -> None:
             ("training", "objective"),
             f"The objective `{objective}` needs labels, and the data set {dataset.id} has none.",
             hint="Use the objective `distill`, which learns from the original network.",
+        )
+
+
+def check_outputs(request: JobCreate, model: Model) -> None:
+    """Refuse a target on accuracy for a network that clearly scores no classes."""
+    outputs = (model.summary or {}).get("outputs") or []
+    asked = request.compression.target.accuracy_drop is not None
+    if asked and (len(outputs) != 1 or outputs[0] < 2):
+        raise invalid(
+            ("compression", "target", "accuracy_drop"),
+            f"A target on accuracy needs a network with one output of class scores; this one has "
+            f"{len(outputs)} outputs of {', '.join(map(str, outputs))} values.",
+            hint="Ask for a share of the operations; the report then tells how far the outputs are apart.",
         )
 
 

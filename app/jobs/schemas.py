@@ -60,6 +60,25 @@ class ExportResult(Measured):
     agreement: float | None = None
 
 
+class TryResult(Measured):
+    """One network that was fitted on the way to a target on accuracy."""
+
+    share: float = Field(description="Of the operations, at most, that it was allowed.")
+    macs: int
+    loss: float = Field(description="Foretold loss of accuracy, by train images held back from calibration.")
+    passed: bool
+
+
+class SearchResult(Measured):
+    """How the size was found where the target is a loss of accuracy; `share` is null if nothing passed."""
+
+    allowed: float
+    held_back_images: int
+    tries: list[TryResult]
+    share: float | None
+    expected_loss: float | None
+
+
 class JobResult(Measured):
     original: Figures
     truncated: Figures | None = Field(None, description="Right after decomposition, before any tuning.")
@@ -67,6 +86,7 @@ class JobResult(Measured):
     target_met: bool
     device: str
     seconds: dict[str, float]
+    search: SearchResult | None = None
     layers: list[LayerResult]
     exports: list[ExportResult]
 

@@ -22,6 +22,7 @@ def create(unit: Unit, caller: Caller, request: JobCreate) -> Job:
     model = models.get_ready(unit, caller, request.model)
     dataset = None if request.dataset is None else datasets.get_ready(unit, caller, request.dataset)
     checks.check_data(request, dataset)
+    checks.check_outputs(request, model)
     checks.check_layers(request, model)
     job = Job(
         id=new_id("job", unit.now),

@@ -60,8 +60,15 @@ def wish(job: Document) -> str:
     """What was asked, in a few words: ``60 % of the operations``."""
     target = {name: value for name, value in job["compression"]["target"].items() if value is not None}
     kind, value = next(iter(target.items()))
+    if kind == "accuracy_drop":
+        return f"at most {_points(value)} of accuracy lost"
     words = wording.TARGETS.get(kind, wording.plain(kind))
     return words.capitalize() if kind == "ranks" else f"{percent(value, 0)} {words}"
+
+
+def _points(share: float) -> str:
+    text = f"{100 * share:.3g}"
+    return f"{text} point" if text == "1" else f"{text} points"
 
 
 def outcome(result: Document | None) -> str:
@@ -146,6 +153,7 @@ def result_view(result: Document, model_layers: Sequence[Document]) -> dict[str,
     return {
         "facts": facts(result),
         "rows": rows(result),
+        "search": search(result),
         "layers": layers,
         "replaced": sum(1 for layer in layers if layer["replaced"]),
         "device": {"cpu": "the CPU", "cuda": "the GPU"}.get(str(result.get("device")), result.get("device")),
@@ -201,6 +209,19 @@ def rows(result: Document) -> list[Row]:
         _row("Latency, 32 images", [_latency(c, "batch_32") for c in columns], milliseconds, _speed_note),
     ]
     return [row for row in found if row is not None]
+
+
+def search(result: Document) -> dict[str, Any] | None:
+    """The networks tried on the way to a loss of accuracy, the smallest first."""
+    found = result.get("search")
+    if not found:
+        return None
+    macs = result["original"]["macs"]
+    tries = [
+        {"kept": percent(tried["macs"] / macs, 1), "lost": points(-tried["loss"]), "passed": tried["passed"]}
+        for tried in sorted(found["tries"], key=lambda tried: tried["macs"])
+    ]
+    return {**found, "tries": tries, "allowed": _points(found["allowed"])}
 
 
 def _row(label: str, values: list[float | None], show: Any, note: Any) -> Row | None:

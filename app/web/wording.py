@@ -36,6 +36,7 @@ REASONS: Final = {
     "not_requested": "The request names ranks for other layers only",
     "not_cheaper": "At this rank two layers would cost at least as much",
     "kept_by_budget": "The budget is met at less harm by shrinking other layers",
+    "kept_by_accuracy": "Every smaller network that was tried lost more accuracy than is allowed",
     "linear_kept": "Linear layers follow a budget or explicit ranks only",
 }
 
@@ -51,6 +52,8 @@ WARNINGS: Final = {
     "accuracy_limit_missed": "More accuracy was lost than the limit allows",
     "limit_not_judged": "The limit could not be judged",
     "no_speed_up": "Smaller, but not faster on this machine",
+    "no_smaller_network": "No smaller network was accurate enough",
+    "few_held_back_images": "Few images to judge by",
     "nothing_replaced": "No layer was replaced",
 }
 
@@ -60,7 +63,6 @@ TARGETS: Final = {
     "latency": "of the latency",
     "energy": "of the energy per layer",
     "rank_fraction": "of every layer's rank",
-    "accuracy_drop": "accuracy loss at most",
     "ranks": "given ranks",
 }
 

@@ -63,6 +63,7 @@ RESULT = {
     "target_met": True,
     "device": "cpu",
     "seconds": {"decompose": 1.5},
+    "search": None,
     "layers": [
         {
             "name": "conv1",

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from app.core.settings import Settings
 from app.core.unit import Services
 from app.jobs.tables import Job
-from tests.api.seeds import RESULT, add_artifact, add_dataset, add_job, add_model
+from tests.api.seeds import RESULT, SUMMARY, add_artifact, add_dataset, add_job, add_model
 
 
 def _body(model: str, **changed: Any) -> dict[str, Any]:
@@ -53,6 +53,29 @@ def test_given_ranks_are_ranks_of_the_papers_form(client: TestClient, services: 
     assert client.post("/v1/jobs", json=body).json()["compression"]["forms"] == "basis"
 
 
+@pytest.mark.parametrize("outputs", [[1], [10, 10], []])
+def test_a_target_on_accuracy_is_refused_for_a_network_that_scores_no_classes(
+    client: TestClient, services: Services, outputs: list[int]
+) -> None:
+    model = add_model(services, summary=SUMMARY | {"outputs": outputs})
+    target = {"compression": {"target": {"accuracy_drop": 0.01}}, "dataset": add_dataset(services)}
+    answer = client.post("/v1/jobs", json=_body(model, **target))
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+    assert answer.json()["errors"][0]["pointer"] == "#/compression/target/accuracy_drop"
+    assert "one output of class scores" in answer.json()["detail"]
+    assert "share of the operations" in answer.json()["hint"]
+
+
+def test_a_target_on_accuracy_is_taken_with_images_and_the_free_forms(
+    client: TestClient, services: Services
+) -> None:
+    wanted = {"compression": {"target": {"accuracy_drop": 0}}, "dataset": add_dataset(services)}
+    job = client.post("/v1/jobs", json=_body(add_model(services), **wanted))
+    assert job.status_code == 201, job.text
+    assert job.json()["compression"]["target"]["accuracy_drop"] == 0
+    assert (job.json()["compression"]["basis"], job.json()["compression"]["forms"]) == ("activations", "auto")
+
+
 @pytest.mark.parametrize(
     ("changed", "pointer", "words"),
     [
@@ -61,7 +84,7 @@ def test_given_ranks_are_ranks_of_the_papers_form(client: TestClient, services: 
         (
             {"compression": {"target": {"accuracy_drop": 0.01}}},
             "#/compression/target/accuracy_drop",
-            "not built yet",
+            "needs a data set",
         ),
         ({"compression": {"target": {"macs": 1}, "basis": "random"}}, "#/compression/basis", "not built yet"),
         (

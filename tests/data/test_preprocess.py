@@ -6,7 +6,7 @@ import torch
 
 from app.core.errors import DatasetMismatch
 from tests.data.making import picture
-from worker.data.preprocess import batches, in_file_layout, preprocess, sample
+from worker.data.preprocess import batches, in_file_layout, preprocess
 from worker.data.spec import InputSpec
 
 RESNET = {"shape": [3, 5, 4], "scale": 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -63,13 +63,3 @@ def test_a_baked_in_batch_size_is_kept_and_the_filling_does_not_count() -> None:
     assert [batch.valid for batch in passed] == [4, 3]
     assert torch.equal(torch.cat([batch.x[: batch.valid] for batch in passed]), preprocess(X, spec))
     assert [batch.y.tolist() for batch in passed if batch.y is not None] == [[0, 1, 2, 3], [4, 5, 6, 6]]
-
-
-def test_a_sample_is_spread_over_the_images_and_always_the_same() -> None:
-    x = np.arange(1000)
-    chosen = sample(x, 100)
-    assert len(set(chosen.tolist())) == 100
-    assert chosen.tolist() == sorted(chosen.tolist())
-    assert chosen[50] > 300
-    np.testing.assert_array_equal(chosen, sample(x, 100))
-    np.testing.assert_array_equal(sample(x, 5000), x)

@@ -180,6 +180,33 @@ def test_what_only_the_inspector_finds_is_told_beside_the_field_too(
     expect(page.locator("#model-problem")).to_be_visible(timeout=60_000)
 
 
+def test_a_loss_of_accuracy_can_be_asked_for_and_the_page_tells_what_was_tried(
+    open_page: OpenPage, shared_server: Service
+) -> None:
+    example = ready_example(shared_server)
+    page = open_page()
+    page.goto(f"{shared_server.url}/?model={example['model']}&dataset={example['dataset']}")
+    page.get_by_label("Keep at most").select_option("accuracy_drop")
+    expect(page.get_by_label("Share to keep")).to_be_hidden()
+    points = page.get_by_label("Lose at most so many points of accuracy")
+    points.fill("")
+    page.get_by_role("button", name="Compress").click()
+    expect(page.locator("#target-problem")).to_contain_text("such as 1 or 0.5")
+    points.fill("12.5")
+    page.get_by_label("Fine-tune for").select_option("0")
+    page.get_by_text("More choices").click()
+    page.get_by_label("Basis from").select_option("weights")  # nothing is fitted: the tries take no time
+    page.get_by_role("button", name="Compress").click()
+    page.wait_for_url(re.compile("/jobs/job_"), timeout=JOB_MILLISECONDS)
+    expect(page.locator("#now")).to_contain_text("Finished", timeout=JOB_MILLISECONDS)
+    expect(page.locator(".lead")).to_contain_text("at most 12.5 points of accuracy lost")
+    job = shared_server.client.get(f"/v1/jobs/{page.url.rsplit('/', 1)[1]}").json()
+    assert job["compression"]["target"]["accuracy_drop"] == 0.125
+    tries = page.get_by_role("region", name="How the size was found").locator("tbody tr")
+    expect(tries).to_have_count(len(job["result"]["search"]["tries"]))
+    assert job["result"]["compressed"]["macs"] < job["result"]["original"]["macs"]
+
+
 def test_wrong_fields_are_told_before_anything_is_sent(open_page: OpenPage) -> None:
     page = open_page()
     page.get_by_role("button", name="Compress").click()

@@ -65,6 +65,39 @@ def test_a_network_without_labels_is_described_by_its_agreement() -> None:
     assert "Same answers as the original" in labels
 
 
+def test_a_target_on_accuracy_is_shown_in_points() -> None:
+    job = {"compression": {"target": {"accuracy_drop": 0.005, "macs": None}}}
+    assert job_view.wish(job) == "at most 0.5 points of accuracy lost"
+    assert job_view.wish({"compression": {"target": {"accuracy_drop": 0.01}}}).startswith(
+        "at most 1 point of"
+    )
+
+
+def test_the_networks_that_were_tried_are_shown_from_the_smallest_to_the_largest() -> None:
+    tries = [
+        {"share": 0.5, "macs": 50, "loss": 0.0125, "passed": False},
+        {"share": 0.6, "macs": 60, "loss": 0.004, "passed": True},
+        {"share": 0.55, "macs": 55, "loss": -0.001, "passed": True},
+    ]
+    search = {
+        "allowed": 0.01,
+        "held_back_images": 5000,
+        "tries": tries,
+        "share": 0.55,
+        "expected_loss": -0.001,
+    }
+    shown = job_view.search({"original": {"macs": 100}, "search": search})
+    assert shown is not None
+    assert [one["kept"] for one in shown["tries"]] == ["50.0\xa0%", "55.0\xa0%", "60.0\xa0%"]
+    assert [one["lost"] for one in shown["tries"]] == [
+        "−1.25\xa0points",
+        "+0.10\xa0points",
+        "−0.40\xa0points",
+    ]
+    assert shown["allowed"] == "1 point"
+    assert job_view.search({"original": {"macs": 100}}) is None
+
+
 def test_numbers_keep_three_digits_and_their_unit_on_one_line() -> None:
     assert formatting.count(40_551_040) == "40.6\xa0M"
     assert formatting.count(480) == "480"

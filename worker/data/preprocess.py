@@ -66,14 +66,3 @@ def batches(
 def _labels(y: Array, count: int, device: torch.device | str) -> Tensor:
     filled = np.concatenate([y, np.repeat(y[-1:], count - len(y))])
     return torch.as_tensor(filled).to(device)
-
-
-def sample(x: Array, count: int, seed: int = 0) -> Array:
-    """At most `count` images, drawn without replacement, always the same for a seed; in their own order.
-
-    For calibration: class folders are stored class by class, so the first images are all of one class.
-    """
-    if len(x) <= count:
-        return x
-    rows = np.random.RandomState(seed).permutation(len(x))[:count]
-    return x[np.sort(rows)]

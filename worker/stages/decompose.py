@@ -1,22 +1,35 @@
-"""Replace layers: the fitting half of the decomposition, and what the network answers right after it."""
+"""Replace layers as planned, or search how far that may go, and what the network answers right after it."""
 
-from itertools import chain
+from collections.abc import Generator
+
+from torch import fx
 
 from basisconv.config import Decomposition
+from basisconv.front_to_back import fit_
+from basisconv.plan import plan
+from worker.calibration import calibration_images
 from worker.measure import answer
-from worker.work import Said, Work, progress
+from worker.search import search
+from worker.work import Message, Said, Work, progress, told
+
+FITTING = 0.85  # of the stage's time, where the truncated network is judged as well
 
 
 def decompose(work: Work) -> Said:
-    assert work.steps is not None
-    assert work.pending is not None
-    for step in chain([work.pending], work.steps):
-        if isinstance(step, Decomposition):
-            work.decomposition = step
-        else:
-            layer = work.public.get(step.message, step.message)
-            yield progress(0.85 * step.fraction, layer)
-    work.steps = work.pending = None
+    if work.allowed_loss is None:
+        work.decomposition = yield from _as_planned(work)
+    else:
+        work.search = yield from search(work)
+        assert isinstance(work.search.module, fx.GraphModule)
+        work.module, work.decomposition = work.search.module, work.search.decomposition
+    work.measured = None
     if work.options.training.epochs and work.with_images:
-        yield progress(0.85, "Running the truncated network on the validation images")
+        yield progress(FITTING, "Running the truncated network on the validation images")
         work.truncated = answer(work.runner(work.module), work.tests, work.folder, "truncated")
+
+
+def _as_planned(work: Work) -> Generator[Message, None, Decomposition]:
+    assert work.measured is not None
+    planned = plan(work.measured, work.config())
+    steps = fit_(work.module, work.example, work.measured, planned, calibration_images(work))
+    return (yield from told(steps, lambda step: progress(FITTING * step.fraction, work.named(step.message))))

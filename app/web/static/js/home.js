@@ -85,9 +85,9 @@ for (const name of ["dragover", "drop"]) {
 
 function showTarget() {
   const option = form.target.selectedOptions[0];
-  const byRanks = form.target.value === "ranks";
-  document.getElementById("dial").hidden = byRanks;
-  document.getElementById("ranks-field").hidden = !byRanks;
+  const fields = { ranks: "ranks-field", accuracy_drop: "drop-field" };
+  const shown = fields[form.target.value] ?? "dial";
+  for (const id of ["dial", ...Object.values(fields)]) document.getElementById(id).hidden = id !== shown;
   showShare();
   return option;
 }

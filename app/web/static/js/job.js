@@ -72,7 +72,11 @@ const HANDLERS = {
       refresh();
     }
     eta = typeof seconds === "number" ? { at: Date.now(), seconds } : null;
-    if (event.message) document.getElementById("now").title = event.message;
+    if (event.message) {
+      const doing = document.getElementById("doing");
+      doing.textContent = event.message;
+      doing.hidden = false;
+    }
     tick();
   },
 };

@@ -68,9 +68,19 @@ function ranks(text) {
   return chosen;
 }
 
+function drop(text) {
+  const points = Number(text);
+  if (!text.trim() || !(points >= 0 && points < 100)) {
+    throw new FieldError("target", "Give the points of accuracy that may be lost, such as 1 or 0.5.");
+  }
+  return points / 100;
+}
+
 export function target(form) {
   const kind = form.target.value;
-  return { [kind]: kind === "ranks" ? ranks(form.ranks.value) : Number(form.share.value) / 100 };
+  if (kind === "ranks") return { ranks: ranks(form.ranks.value) };
+  if (kind === "accuracy_drop") return { accuracy_drop: drop(form.drop.value) };
+  return { [kind]: Number(form.share.value) / 100 };
 }
 
 export function jobBody(form, modelId, datasetId) {
