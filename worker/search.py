@@ -77,14 +77,14 @@ class _Judge:
 
     def __init__(self, work: Work, held: TestImages) -> None:
         self._work, self._held = work, held
-        self._labels = None if held.y is None else torch.from_numpy(held.y)
-        self._reference = self._scores(work.original)
+        self._reference = self._scores(work.original, "held-back-original")
+        self._labels = None if held.y is None else torch.from_numpy(held.y[: len(self._reference)])
 
     def __call__(self, module: nn.Module) -> float:
-        return accuracy_lost(self._scores(module), self._reference, self._labels)
+        return accuracy_lost(self._scores(module, "held-back-tried"), self._reference, self._labels)
 
-    def _scores(self, module: Any) -> torch.Tensor:
-        answers = answer(self._work.runner(module), self._held, self._work.folder, "held-back")
+    def _scores(self, module: Any, name: str) -> torch.Tensor:
+        answers = answer(self._work.runner(module), self._held, self._work.folder, name)
         return torch.from_numpy(answers.outputs[0].reshape(answers.count, -1))
 
 

@@ -261,6 +261,23 @@ def test_the_report_holds_the_numbers_and_escapes_names(client: TestClient, serv
     assert "http" not in page.text.replace("https://basisconv.dev", "")  # nothing is loaded from anywhere
 
 
+def test_the_networks_that_were_tried_for_an_accuracy_are_in_the_result_and_the_report(
+    client: TestClient, services: Services
+) -> None:
+    tries = [
+        {"share": 0.5, "macs": 20_275_000, "loss": 0.0197, "passed": False},
+        {"share": 0.58, "macs": 23_519_000, "loss": 0.0096, "passed": True},
+    ]
+    found = {"share": 0.58, "expected_loss": 0.0096}
+    search = {"allowed": 0.01, "held_back_images": 4321, "tries": tries} | found
+    result = RESULT | {"search": search}
+    job = add_job(services, add_model(services), status="succeeded", result=result)
+    assert client.get(f"/v1/jobs/{job}").json()["result"]["search"] == search
+    page = client.get(f"/v1/jobs/{job}/report").text
+    for expected in ("How the size was found", "4,321 train images", "1.00 %", "23,519,000", "0.96 %"):
+        assert expected in page
+
+
 def test_a_failed_job_has_a_report_and_a_running_one_has_none(client: TestClient, services: Services) -> None:
     model = add_model(services)
     problem = {

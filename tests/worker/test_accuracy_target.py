@@ -62,6 +62,13 @@ def test_every_try_is_told_while_it_is_made_and_after_it(bench: Bench) -> None:
     assert fractions == sorted(fractions)
 
 
+def test_answers_too_large_for_memory_are_judged_alike(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.give_images()
+    in_memory = bench.run(compression=wish(0.2))["search"]["tries"]
+    monkeypatch.setattr("worker.measure.MAP_BYTES", 0)  # each network's answers lie in a file of their own
+    assert bench.run(compression=wish(0.2))["search"]["tries"] == in_memory
+
+
 def test_a_loss_that_the_validation_images_do_not_confirm_leaves_the_target_unmet(bench: Bench) -> None:
     right = networks.spread_out(bench.model, TRAIN + TEST)
     pixels = networks.images(TRAIN + TEST)
