@@ -19,6 +19,8 @@ DEVICE_SHARE: Final = 0.4  # of the free GPU memory that images may take
 
 def finetune(work: Work) -> Said:
     assert work.images is not None
+    if work.search is not None and work.search.found is None:
+        return  # the network is the original itself: nothing was lost that could be recovered
     wanted = work.options.training
     config = FinetuneConfig(
         epochs=wanted.epochs,
