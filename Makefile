@@ -3,7 +3,7 @@
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup run demo test test-faults lint format migration-check migration openapi settings-doc clean
+.PHONY: help setup run demo test test-faults lint format migration-check migration openapi settings-doc bench-headline clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -22,6 +22,9 @@ test: setup ## all tests, in under 15 minutes on 2 cores; ARGS go to pytest
 
 test-faults: setup ## only those that kill servers, workers and children
 	@exec timeout --kill-after=30 900 $(BIN)/python -m pytest -q tests/faults tests/run $(ARGS)
+
+bench-headline: setup ## 5x fewer operations and 18x fewer learnable parameters at once on CIFAR-100; ARGS go to the script
+	$(BIN)/python benchmarks/cifar100_headline.py $(ARGS)
 
 lint: setup ## ruff, mypy strict, import rules
 	$(BIN)/ruff check .

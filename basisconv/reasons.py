@@ -19,6 +19,7 @@ class Reason(StrEnum):
     WITHIN_BUDGET = "kept_by_budget"
     WITHIN_ACCURACY = "kept_by_accuracy"
     LINEAR = "linear_kept"
+    POINTWISE = "pointwise_kept"
 
     @property
     def sentence(self) -> str:
@@ -39,4 +40,5 @@ _SENTENCES = {
     Reason.WITHIN_BUDGET: "The budget is met at less harm by shrinking other layers.",
     Reason.WITHIN_ACCURACY: "Every smaller network that was tried lost more accuracy than is allowed.",
     Reason.LINEAR: "The paper's rule is about convolutions; linear layers follow a budget or explicit ranks.",
+    Reason.POINTWISE: "A 1x1 convolution is learned mixing already; it needs no filters before it.",
 }

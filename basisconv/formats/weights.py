@@ -17,18 +17,23 @@ from torch import Tensor, fx
 
 from basisconv.errors import InvalidRequest
 from basisconv.formats.network import Network
-from basisconv.recipe import apply_, describe_structure
+from basisconv.recipe import apply_, describe_structure, unstored
 
 
 def write(network: Network, compressed: fx.GraphModule, path: Path) -> dict[str, Any]:
     """Write the weights; gives the recipe, JSON-able, which the caller stores beside them.
 
+    Filters that the recipe tells by a seed are not written: of a network trained from scratch the file
+    holds what was learned (and the batch norms' statistics) only.
+
     Tensor names are those of the module's state: `layer1.0.conv1.basis.weight` and so on. Every layer's
     entry in the recipe has its public `name` beside the submodule's `path`.
     """
-    tensors = {name: _plain(value) for name, value in compressed.state_dict().items()}
-    save_file(tensors, path, metadata={"format": "pt", "made_by": "basisconv"})
     recipe = describe_structure(compressed)
+    left_out = unstored(recipe)
+    state = compressed.state_dict()
+    tensors = {name: _plain(value) for name, value in state.items() if name not in left_out}
+    save_file(tensors, path, metadata={"format": "pt", "made_by": "basisconv"})
     public = network.public()
     layers = [{"name": public.get(entry["path"], entry["path"]), **entry} for entry in recipe["layers"]]
     return {
@@ -45,8 +50,10 @@ def read(network: Network, path: Path, recipe: Path) -> fx.GraphModule:
     Raises InvalidRequest where the recipe or the weights do not fit the network.
     """
     module = copy.deepcopy(network.module).to("cpu")
-    apply_(module, json.loads(recipe.read_text()))
-    missing, unexpected = module.load_state_dict(load_file(path), strict=False)
+    told = json.loads(recipe.read_text())
+    apply_(module, told)
+    absent, unexpected = module.load_state_dict(load_file(path), strict=False)
+    missing = sorted(set(absent) - unstored(told))
     if missing or unexpected:
         raise InvalidRequest(
             f"the weights do not fit: {len(missing)} are missing and {len(unexpected)} unknown "

@@ -1,10 +1,12 @@
 """What all pairs have in common: two linear maps without anything between them."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
+
+from basisconv.basis.random import Drawn, random_basis
 
 Form = Literal["basis", "kx1_1xk", "1xk_kx1"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -17,6 +19,7 @@ class Factorized(nn.Module, ABC):
     """
 
     freezes_first: ClassVar[bool]  # whether training "mixing" leaves `first` as it is
+    drawn: Drawn | None = None  # where a random first factor came from
 
     @property
     @abstractmethod
@@ -42,6 +45,25 @@ class Factorized(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.second(self.first(x))
         return y
+
+    def draw_(self, drawn: Drawn) -> Self:
+        """Random orthonormal filters as the first factor, fixed (see basis/random.py)."""
+        assign(self.first.weight, self._random(drawn))
+        self.first.weight.requires_grad_(False)
+        self.drawn = drawn
+        return self
+
+    @property
+    def is_as_drawn(self) -> bool:
+        """Whether the seed still tells the first factor to the bit."""
+        if self.drawn is None:
+            return False
+        weight = self.first.weight.detach().cpu()
+        return torch.equal(weight, self._random(self.drawn).reshape(weight.shape).to(weight.dtype))
+
+    def _random(self, drawn: Drawn) -> Tensor:
+        groups = getattr(self.first, "groups", 1)
+        return random_basis(drawn, groups, self.rank, self.first.weight[0].numel())
 
 
 @torch.no_grad()
