@@ -32,11 +32,12 @@ sys.path.insert(0, str(ROOT))
 from basisconv import DecomposeConfig, Decomposition, count, decompose_  # noqa: E402
 from basisconv.cost import Costs  # noqa: E402
 from basisconv.finetune import FinetuneConfig, Step, TrainingData, finetune  # noqa: E402
-from basisconv.scratch import ScratchConfig, ScratchTraining, TrainConfig, randomize_  # noqa: E402
+from basisconv.scratch import ScratchConfig, ScratchTraining, TrainConfig, check, randomize_  # noqa: E402
+from basisconv.scratch.config import Unit  # noqa: E402
 from basisconv.scratch.initialise import fresh_, unit_variance_  # noqa: E402
 from tests.support import networks  # noqa: E402
 
-MACS_CUT, LEARNABLE_CUT = 5.0, 18.0
+BUDGETS: dict[Unit, float] = {"macs": 1 / 5, "learnable_params": 1 / 18}
 CALIBRATION_IMAGES = 512
 EXAMPLE = torch.zeros(1, 3, 32, 32)
 EPOCHS = {"frozen": 3, "scratch": 6, "dense": 6}  # about a quarter of an hour each on one quiet CPU core
@@ -87,9 +88,8 @@ def frozen(options: argparse.Namespace, seed: int) -> Run:
     original = networks.load(options.network).to(options.device)
     before = count(original, EXAMPLE.to(options.device))
     began = time.monotonic()
-    student, end, share = decomposed(options, original, before, seed)
-    seconds = time.monotonic() - began
-    found = {"macs share asked": share, "decompose seconds": round(seconds, 1), "basis": options.basis}
+    student, end = decomposed(options, original, seed)
+    found: Run = {"decompose seconds": round(time.monotonic() - began, 1), "basis": options.basis}
     found["accuracy original"] = test_accuracy(options, original)
     found["accuracy truncated"] = test_accuracy(options, student)
     epochs = options.epochs or EPOCHS["frozen"]
@@ -99,35 +99,30 @@ def frozen(options: argparse.Namespace, seed: int) -> Run:
 
 
 def decomposed(
-    options: argparse.Namespace, original: nn.Module, before: Costs, seed: int
-) -> tuple[nn.Module, Decomposition, float]:
-    """At a fifth of the operations, or less until the learnable parameters are few enough as well."""
+    options: argparse.Namespace, original: nn.Module, seed: int
+) -> tuple[nn.Module, Decomposition]:
+    """As many filters per layer as `scratch` has, so that the two differ in the filters alone."""
     pixels, _ = networks.cifar100_images("train", CALIBRATION_IMAGES)
 
     def images() -> Iterator[Tensor]:
         return (x.to(options.device) for x in networks.batches(options.network, pixels))
 
-    share = 1 / MACS_CUT
-    while True:
-        student = copy.deepcopy(original)
-        config = DecomposeConfig(
-            basis=options.basis, target_kind="macs", target_value=share, forms="basis", seed=seed
-        )
-        *_, end = decompose_(student, EXAMPLE.to(options.device), config, images)
-        assert isinstance(end, Decomposition)
-        learnable = before.params / end.costs.learnable_params
-        print(f"frozen: {share:.3f} of the operations leave 1/{learnable:.1f} to learn", flush=True)
-        if learnable >= LEARNABLE_CUT:
-            return student, end, share
-        share *= min(0.97, (learnable / LEARNABLE_CUT) ** 0.5)
+    example, student = EXAMPLE.to(options.device), copy.deepcopy(original)
+    ranks = check(original, example, ScratchConfig(BUDGETS))
+    config = DecomposeConfig(
+        basis=options.basis, target_kind="ranks", target_value=ranks, forms="basis", seed=seed
+    )
+    *_, end = decompose_(student, example, config, images)
+    assert isinstance(end, Decomposition)
+    return student, end
 
 
 def scratch(options: argparse.Namespace, seed: int) -> Run:
     """Random orthogonal filters, learned mixing."""
     network = networks.build(options.network).to(options.device)
     before = count(network, EXAMPLE.to(options.device))
-    budgets = {"macs": 1 / MACS_CUT, "learnable_params": 1 / LEARNABLE_CUT}
-    end = randomize_(network, EXAMPLE.to(options.device), ScratchConfig(budgets, seed=seed), some(options))
+    config = ScratchConfig(BUDGETS, seed=seed)
+    end = randomize_(network, EXAMPLE.to(options.device), config, some(options))
     return from_scratch("scratch", options, network, seed) | costs(before, end.costs) | layers(end)
 
 

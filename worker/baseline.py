@@ -21,18 +21,18 @@ def mismatch(work: Work, accuracy: float) -> str | None:
     assert work.reference is not None
     assert work.tests.y is not None
     labels = work.tests.y[: work.reference.count]
-    chance = _chance(labels)
-    if accuracy > chance:
+    level = chance(labels)
+    if accuracy > level:
         return None
     found = f"The original answers {accuracy:.1%} of the {len(labels):,} validation images right, which is "
-    found += f"chance level (up to {chance:.1%} here)."
+    found += f"chance level (up to {level:.1%} here)."
     ordered = _with_best_order(work.reference.top1, labels)
-    if ordered is not None and ordered > max(0.5, 2 * chance):
+    if ordered is not None and ordered > max(0.5, 2 * level):
         return (
             f"{found} With the classes in another order it would be {ordered:.1%}: the class order is the "
             "likely cause. Map folders to the network's indices with `classes`."
         )
-    better = _better_input(work, max(accuracy * CLEARLY_BETTER, chance))
+    better = _better_input(work, max(accuracy * CLEARLY_BETTER, level))
     if better is not None:
         return f"{found} {better}"
     return (
@@ -41,7 +41,7 @@ def mismatch(work: Work, accuracy: float) -> str | None:
     )
 
 
-def _chance(labels: np.ndarray) -> float:
+def chance(labels: np.ndarray) -> float:
     """What guessing reaches: the largest class's share and three standard deviations, yet not near 1."""
     share = float(np.bincount(labels).max() / len(labels))
     return share + min(3 * math.sqrt(share * (1 - share) / len(labels)), (1 - share) / 2)

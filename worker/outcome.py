@@ -6,6 +6,7 @@ from typing import Any, Final
 from basisconv.cost import Costs, count
 from basisconv.smallest import Try
 from worker import device as devices
+from worker.baseline import chance
 from worker.measure import Answers, score
 from worker.work import Work
 
@@ -33,7 +34,10 @@ def judge(work: Work) -> Judgement:
     after, before = count(work.module, work.example), work.costs_before
     _judge_target(work, before, after, found)
     _judge_search(work, found)
+
+    _judge_learnable(work, before, after, found)
     _judge_accuracy(work, found)
+    _judge_learning(work, found)
     _judge_speed(work, found)
     if not found.warned("no_smaller_network") and not _replaced(work):
         found.warnings.append(("nothing_replaced", "No layer was replaced: each is cheapest as it is."))
@@ -91,6 +95,30 @@ def _lost(work: Work) -> float:
     if before["accuracy"] is None or after["accuracy"] is None:
         return 1.0 - float(after["agreement"])
     return float(before["accuracy"] - after["accuracy"])
+
+
+def _judge_learnable(work: Work, before: Costs, after: Costs, found: Judgement) -> None:
+    limit = work.options.limits.learnable_params
+    if limit is not None and after.learnable_params > limit * before.learnable_params * (1 + ROUNDING):
+        share = after.learnable_params / before.learnable_params
+        found.miss(
+            "learnable_limit_missed",
+            f"The limit leaves at most {limit:.1%} of {before.learnable_params:,} parameters to learn; the "
+            f"network has {after.learnable_params:,}, {share:.1%}.",
+        )
+
+
+def _judge_learning(work: Work, found: Judgement) -> None:
+    """A network trained from scratch that answers no better than a guess."""
+    if work.options.kind != "train" or work.tests.y is None or work.compressed is None:
+        return
+    accuracy = _scores(work, work.compressed)["accuracy"]
+    level = chance(work.tests.y[: work.compressed.count])
+    if accuracy is not None and accuracy <= level:
+        detail = (
+            f"After training the network answers {accuracy:.1%}, which is chance level ({level:.1%} here)."
+        )
+        found.warnings.append(("nothing_learned", f"{detail} More epochs or filters may help."))
 
 
 def _judge_accuracy(work: Work, found: Judgement) -> None:

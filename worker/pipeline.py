@@ -19,6 +19,7 @@ from worker.data.materialize import Images, check_classes, materialize
 from worker.data.spec import InputSpec
 from worker.measure import TestImages
 from worker.outcome import judge, result
+from worker.stages import scratch
 from worker.stages.calibrate import calibrate
 from worker.stages.decompose import decompose
 from worker.stages.evaluate import evaluate
@@ -40,6 +41,12 @@ STAGES: Final[tuple[tuple[Stage, Callable[[Work], Said], float], ...]] = (
     (Stage.VERIFY, verify, 0.2),
 )
 SEARCHED: Final = 6  # times the share of decompose, where networks are tried for a target on accuracy
+# Kind train: calibrating is looking at the network as it came, decomposing drawing filters, tuning training.
+TRAINING: Final = {
+    Stage.CALIBRATE: scratch.look,
+    Stage.DECOMPOSE: scratch.restructure,
+    Stage.FINETUNE: scratch.train,
+}
 
 
 def run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
@@ -71,7 +78,8 @@ def _run_stages(work: Work, teller: "_Teller") -> None:
     for stage, steps, _ in stages:
         share = shares[stage]
         teller.begin(stage, done / whole, share / whole)
-        for said in steps(work):
+        chosen = TRAINING.get(stage, steps) if work.options.kind == "train" else steps
+        for said in chosen(work):
             teller.say(said)
         done += share
     teller.end()

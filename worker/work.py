@@ -104,10 +104,14 @@ class Work:
             target_kind=kind,  # type: ignore[arg-type]
             target_value=value,
             forms=wanted.forms or ("auto" if auto else "basis"),
-            include=tuple(path for name, path in self.network.layers.items() if self._allowed(name)),
+            include=self.open_layers(),
             rank_multiple=wanted.rank_multiple,
             seed=self.options.training.seed,
         )
+
+    def open_layers(self) -> tuple[str, ...]:
+        """Paths of the layers that the request lets change."""
+        return tuple(path for name, path in self.network.layers.items() if self._allowed(name))
 
     def _allowed(self, name: str) -> bool:
         layers = self.options.compression.layers

@@ -24,11 +24,14 @@ _ROWS: Final = (  # key of result.original …, label, formatter
     ("bytes", "File size in bytes", "count"),
 )
 
+_OF_TRAINING: Final = {"original": "as it came", "truncated": "untrained", "compressed": "trained"}
+
 
 def render_report(job: Job, model: Model, dataset: Dataset | None, now: datetime) -> str:
     """The HTML; everything that users named is escaped."""
     result = job.result or {}
-    networks = [(name, result[name]) for name in ("original", "truncated", "compressed") if result.get(name)]
+    names = _OF_TRAINING if job.kind == "train" else {name: name for name in _OF_TRAINING}
+    networks = [(label, result[name]) for name, label in names.items() if result.get(name)]
     html: str = _template().render(
         job=job,
         model=model,

@@ -7,6 +7,7 @@ from typing import Final
 from app.core.errors import ValidationFailed
 from app.core.problems import invalid, pointer
 from app.datasets.tables import Dataset
+from app.jobs import from_scratch
 from app.jobs.options import Compression, JobCreate, JobOptions
 from app.models.tables import Model
 
@@ -16,10 +17,6 @@ _LATER: Final = "This version does not do it yet; it comes with a later one."
 
 def check_built(request: JobCreate) -> None:
     """Refuse plainly what the contract names and this version does not do yet."""
-    if request.kind == "train":
-        raise invalid(("kind",), "The kind `train` is not built yet.", hint=_LATER)
-    if request.compression.basis == "random":
-        raise invalid(("compression", "basis"), "The basis `random` is not built yet.", hint=_LATER)
     kind = request.compression.target.kind
     if kind == "latency":
         raise invalid(("compression", "target", kind), f"The target `{kind}` is not built yet.", hint=_LATER)
@@ -27,6 +24,8 @@ def check_built(request: JobCreate) -> None:
 
 def check_data(request: JobCreate, dataset: Dataset | None) -> None:
     """Refuse what needs images, or labels, that are not there."""
+    if request.kind == "train":
+        from_scratch.check_data(dataset)
     for asked, path, what in (
         (request.compression.basis == "activations", ("compression", "basis"), "The basis `activations`"),
         (request.training.epochs > 0, ("training", "epochs"), "Fine-tuning"),
@@ -104,6 +103,8 @@ def _bad_ranks(compression: Compression, max_ranks: dict[str, int]) -> list[dict
 
 def frozen_options(request: JobCreate, dataset: Dataset | None) -> JobOptions:
     """The options with what was left out decided, so that the row says what was done."""
+    if request.kind == "train":
+        return from_scratch.frozen_options(request)
     compression = request.compression
     with_images = dataset is not None
     basis = compression.basis or ("activations" if with_images else "weights")

@@ -15,7 +15,10 @@ METADATA_BYTES: Final = 16_000
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Rank = Annotated[int, Field(ge=1)]
 ExportFormat = Literal["onnx", "pt2", "safetensors"]
-TargetKind = Literal["macs", "params", "latency", "accuracy_drop", "energy", "rank_fraction", "ranks"]
+TargetKind = Literal[
+    "macs", "params", "latency", "accuracy_drop", "energy", "rank_fraction", "expansion", "ranks"
+]
+MOST_EXPANSION: Final = 16
 
 
 class Options(BaseModel):
@@ -39,6 +42,11 @@ class Target(Options):
     )
     energy: Fraction | None = Field(None, description="The paper's threshold t: energy kept in every layer.")
     rank_fraction: Fraction | None = Field(None, description="This share of every layer's full rank.")
+    expansion: Annotated[float, Field(gt=0, le=MOST_EXPANSION)] | None = Field(
+        None,
+        description="Kind train: this many fixed filters per output channel; above full rank they come in "
+        "several orthogonal blocks.",
+    )
     ranks: dict[str, Rank] | None = Field(None, description="The rank of each named layer; others stay.")
 
     @model_validator(mode="after")
@@ -69,7 +77,9 @@ class LayerFilter(Options):
 
 class Compression(Options):
     basis: Literal["activations", "weights", "random"] | None = Field(
-        None, description="Where the basis comes from; left out: activations with images, else weights."
+        None,
+        description="Where the basis comes from; left out: random for kind train, else activations with "
+        "images and weights without. random: fixed orthogonal filters, kept as a seed.",
     )
     target: Target
     forms: Literal["basis", "auto"] | None = Field(
@@ -82,9 +92,13 @@ class Compression(Options):
 class Training(Options):
     epochs: Annotated[int, Field(ge=0, le=1000)] = 0
     update: Literal["mixing", "all"] = Field(
-        "all", description="mixing: the basis stays frozen, as in the paper. all: the basis learns too."
+        "all",
+        description="mixing: the basis stays frozen, as in the paper (always so for kind train). all: the "
+        "basis learns too.",
     )
-    objective: Literal["labels", "distill", "both"] = "distill"
+    objective: Literal["labels", "distill", "both"] = Field(
+        "distill", description="Kind train learns from labels always."
+    )
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = Field(
         None, description="Peak learning rate; left out: chosen for the objective and update."
@@ -95,12 +109,21 @@ class Training(Options):
 
 class Limits(Options):
     accuracy_drop: Annotated[float, Field(ge=0, lt=1)] | None = None
+    learnable_params: Fraction | None = Field(
+        None,
+        description="At most this share of the network's parameters may be left to learn. Kind train keeps "
+        "to it beside a target of macs or params; otherwise it is judged at the end.",
+    )
 
 
 class JobOptions(Options):
     """What is frozen in the job's row and handed to the worker."""
 
-    kind: Literal["compress", "train"] = "compress"
+    kind: Literal["compress", "train"] = Field(
+        "compress",
+        description="train: the network's structure is trained from scratch with fixed random filters; its "
+        "weights are not used. Needs labelled images and at least one epoch.",
+    )
     compression: Compression
     training: Training = Training()
     limits: Limits = Limits()

@@ -30,7 +30,11 @@ class Warned(Measured):
 
 
 class Figures(Measured):
-    """One network, measured. Accuracies are null without labels; agreement is with the original."""
+    """One network, measured. Accuracies are null without labels; agreement is with the original.
+
+    `params` are all that the network computes with; `learnable_params` what learns beside a frozen basis: of
+    kind train, all that the safetensors file holds.
+    """
 
     accuracy: float | None = None
     agreement: float | None = None
@@ -80,8 +84,10 @@ class SearchResult(Measured):
 
 
 class JobResult(Measured):
-    original: Figures
-    truncated: Figures | None = Field(None, description="Right after decomposition, before any tuning.")
+    original: Figures = Field(description="The network as it was uploaded; kind train uses no weight of it.")
+    truncated: Figures | None = Field(
+        None, description="Right after decomposition, before any tuning; of kind train, the untrained start."
+    )
     compressed: Figures
     target_met: bool
     device: str

@@ -8,7 +8,7 @@ from app.core.ids import new_id
 from app.core.security import Caller
 from app.core.unit import Services, Unit
 from app.datasets import service as datasets
-from app.jobs import checks, events, leases, repository
+from app.jobs import checks, events, from_scratch, leases, repository
 from app.jobs.options import JobCreate
 from app.jobs.states import ENDED, JobStatus
 from app.jobs.tables import Job
@@ -18,6 +18,7 @@ from app.storage.references import release_objects
 
 def create(unit: Unit, caller: Caller, request: JobCreate) -> Job:
     """A queued job with its options frozen and its first event; its worker is rung for after commit."""
+    from_scratch.check_kind(request)
     checks.check_built(request)
     model = models.get_ready(unit, caller, request.model)
     dataset = None if request.dataset is None else datasets.get_ready(unit, caller, request.dataset)

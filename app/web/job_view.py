@@ -63,7 +63,11 @@ def wish(job: Document) -> str:
     if kind == "accuracy_drop":
         return f"at most {_points(value)} of accuracy lost"
     words = wording.TARGETS.get(kind, wording.plain(kind))
-    return words.capitalize() if kind == "ranks" else f"{percent(value, 0)} {words}"
+    if kind == "ranks":
+        asked = words.capitalize()
+    else:
+        asked = f"{value:g} {words}" if kind == "expansion" else f"{percent(value, 0)} {words}"
+    return f"From scratch, {asked[0].lower()}{asked[1:]}" if job.get("kind") == "train" else asked
 
 
 def _points(share: float) -> str:
@@ -96,7 +100,8 @@ def summary(job: Document, model_name: str | None) -> dict[str, Any]:
         "outcome": outcome(job.get("result")),
         "active": status in ACTIVE,
         "fraction": ended if ended is not None else float(progress.get("fraction") or 0.0),
-        "stage_label": wording.STAGES[stage][0] if stage in wording.STAGES else "",
+        "stage_label": _stages_of(job)[stage][0] if stage in wording.STAGES else "",
+        "networks": wording.NETWORKS.get(str(job.get("kind")), wording.NETWORKS["compress"]),
         "timing": _timing(job, progress),
     }
 
@@ -110,6 +115,10 @@ def _timing(job: Document, progress: Document) -> str:
     return ""
 
 
+def _stages_of(job: Document) -> Mapping[str, tuple[str, str]]:
+    return wording.STAGES_OF_TRAINING if job.get("kind") == "train" else wording.STAGES
+
+
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
@@ -120,7 +129,7 @@ def stages(job: Document, events: Sequence[Document]) -> list[StageView]:
     ended_at = job.get("finished_at")
     order = list(begun)
     views = []
-    for name, (label, hint) in wording.STAGES.items():
+    for name, (label, hint) in _stages_of(job).items():
         if name not in begun:
             passed = job["status"] == "succeeded"  # such as fine-tuning for 0 epochs
             views.append(StageView(label, hint, "todo", "not needed" if passed else "", None))

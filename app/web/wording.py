@@ -23,6 +23,18 @@ STAGES: Final = {
     "verify": ("Verify", "Runs every file and compares it with the network"),
 }
 
+STAGES_OF_TRAINING: Final = STAGES | {
+    "calibrate": ("Look", "Runs the network as it came on your images"),
+    "decompose": ("Restructure", "Draws fixed random filters and fresh weights"),
+    "finetune": ("Train", "Learns the mixing from your labels"),
+}
+
+# result.original, truncated and compressed of either kind of job
+NETWORKS: Final = {
+    "compress": {"original": "Original", "truncated": "Decomposed", "compressed": "Compressed"},
+    "train": {"original": "As it came", "truncated": "Untrained", "compressed": "Trained"},
+}
+
 # Why a layer stays as it is: before a job (Layer.reason) and after one (result.layers[].reason).
 REASONS: Final = {
     "depthwise": "Depthwise: one filter per channel, so there is no basis to share",
@@ -38,6 +50,7 @@ REASONS: Final = {
     "kept_by_budget": "The budget is met at less harm by shrinking other layers",
     "kept_by_accuracy": "Every smaller network that was tried lost more accuracy than is allowed",
     "linear_kept": "Linear layers follow a budget or explicit ranks only",
+    "pointwise_kept": "A 1×1 convolution is learned mixing already",
 }
 
 FORMS: Final = {
@@ -55,6 +68,8 @@ WARNINGS: Final = {
     "no_smaller_network": "No smaller network was accurate enough",
     "few_held_back_images": "Few images to judge by",
     "nothing_replaced": "No layer was replaced",
+    "learnable_limit_missed": "More is left to learn than the limit allows",
+    "nothing_learned": "The network learned nothing that shows",
 }
 
 TARGETS: Final = {
@@ -63,6 +78,7 @@ TARGETS: Final = {
     "latency": "of the latency",
     "energy": "of the energy per layer",
     "rank_fraction": "of every layer's rank",
+    "expansion": "filters per channel",
     "ranks": "given ranks",
 }
 

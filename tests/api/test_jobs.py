@@ -79,14 +79,18 @@ def test_a_target_on_accuracy_is_taken_with_images_and_the_free_forms(
 @pytest.mark.parametrize(
     ("changed", "pointer", "words"),
     [
-        ({"kind": "train"}, "#/kind", "not built yet"),
         ({"compression": {"target": {"latency": 0.5}}}, "#/compression/target/latency", "not built yet"),
         (
             {"compression": {"target": {"accuracy_drop": 0.01}}},
             "#/compression/target/accuracy_drop",
             "needs a data set",
         ),
-        ({"compression": {"target": {"macs": 1}, "basis": "random"}}, "#/compression/basis", "not built yet"),
+        ({"compression": {"target": {"macs": 1}, "basis": "random"}}, "#/compression/basis", "kind `train`"),
+        (
+            {"compression": {"target": {"expansion": 2}}},
+            "#/compression/target/expansion",
+            "kind `train`",
+        ),
         (
             {"compression": {"target": {"macs": 0.5}, "basis": "activations"}},
             "#/compression/basis",

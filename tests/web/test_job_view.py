@@ -106,3 +106,16 @@ def test_numbers_keep_three_digits_and_their_unit_on_one_line() -> None:
     assert formatting.duration(95) == "1\xa0min 35\xa0s"
     assert formatting.points(-0.0112) == "−1.12\xa0points"
     assert formatting.points(0.0) == "±0\xa0points"
+
+
+def test_a_job_from_scratch_says_so_and_names_its_networks_and_stages() -> None:
+    job = OPTIONS | {"kind": "train", "status": "running", "stage": "finetune"}
+    shown = job_view.summary(job, None)
+    assert shown["wish"] == "From scratch, 60\xa0% of the operations"
+    assert shown["stage_label"] == "Train"
+    assert shown["networks"]["truncated"] == "Untrained"
+    labels = [view.label for view in job_view.stages(job, [])]
+    assert labels[:3] == ["Look", "Restructure", "Train"]
+    expanded = job | {"compression": {"target": {"expansion": 1.5}}}
+    assert job_view.summary(expanded, None)["wish"] == "From scratch, 1.5 filters per channel"
+    assert job_view.summary(OPTIONS | {"status": "queued"}, None)["wish"] == "60\xa0% of the operations"

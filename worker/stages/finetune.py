@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from basisconv.finetune import Finetune, FinetuneConfig, Step, TrainingData
+from basisconv.scratch import ScratchTraining
 from worker.data.materialize import Images
 from worker.measure import answer, score, some_rows
 from worker.work import Said, Work, metric, progress
@@ -31,7 +32,12 @@ def finetune(work: Work) -> Said:
         augment=wanted.augment,
         seed=wanted.seed,
     )
-    run = Finetune(work.module, work.original, _data(work, work.images), config)
+    run = Finetune(work.module, work.original, training_data(work, work.images), config)
+    yield from follow(work, run)
+
+
+def follow(work: Work, run: Finetune | ScratchTraining) -> Said:
+    """Train to the end and say how it goes."""
     yield from _accuracy(work, 0)
     every = max(1, run.steps // POINTS)
     losses: list[float] = []
@@ -42,7 +48,7 @@ def finetune(work: Work) -> Said:
             losses.clear()
         message = f"Epoch {step.epoch} of {step.epochs}"
         yield progress(step.step / run.steps, message, epoch=step.epoch)
-        if step.step % (run.steps // wanted.epochs) == 0:
+        if step.step % (run.steps // step.epochs) == 0:
             yield from _accuracy(work, step.step)
     work.module.eval()
 
@@ -69,7 +75,7 @@ def _accuracy(work: Work, step: int) -> Said:
         yield metric("agreement_db", step, min(found.agreement_db.values()))
 
 
-def _data(work: Work, images: Images) -> TrainingData:
+def training_data(work: Work, images: Images) -> TrainingData:
     spec = work.spec
     labels = None if images.train_y is None else torch.from_numpy(images.train_y).long()
     return TrainingData(

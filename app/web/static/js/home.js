@@ -6,7 +6,7 @@ import { FieldError, classesBody, fieldOf, inputBody, jobBody } from "./request.
 
 const form = document.getElementById("compress");
 const go = document.getElementById("go");
-const fields = ["model", "dataset", "target", "training", "layers", "exports", "form"];
+const fields = ["model", "dataset", "target", "training", "basis", "layers", "exports", "form"];
 // What was uploaded already: a second try after a wrong field does not send the file again.
 const sent = { model: null, dataset: null };
 
@@ -20,7 +20,7 @@ function showProblem(field, problem) {
   for (const control of form.querySelectorAll(`[aria-describedby~="${field}-problem"]`)) {
     control.setAttribute("aria-invalid", "true");
   }
-  if (field === "layers" || field === "exports") document.getElementById("more").open = true;
+  if (["basis", "layers", "exports"].includes(field)) document.getElementById("more").open = true;
   place.scrollIntoView({ block: "center", behavior: "auto" });
 }
 
@@ -110,6 +110,16 @@ function showNormalisation() {
   for (const field of form.querySelectorAll("[data-custom]")) field.hidden = form.normalisation.value !== "custom";
 }
 
+const basisHelp = document.getElementById("basis-help");
+const usualBasisHelp = basisHelp.textContent;
+
+function showBasis() {
+  const random = form.basis.value === "random";
+  basisHelp.textContent = random ? basisHelp.dataset.random : usualBasisHelp;
+  for (const name of ["forms", "update", "objective"]) form[name].disabled = random;
+  go.textContent = random ? "Train" : "Compress";
+}
+
 function showChoice() {
   const chosen = Boolean(choosers.model.existing.value);
   for (const id of ["input-fields", "sizes-help"]) document.getElementById(id).hidden = chosen;
@@ -129,6 +139,7 @@ form.target.addEventListener("change", () => {
 });
 form.share.addEventListener("input", showShare);
 form.normalisation.addEventListener("change", showNormalisation);
+form.basis.addEventListener("change", showBasis);
 
 // Sending
 
@@ -288,5 +299,6 @@ window.addEventListener("pageshow", () => { // also when the browser brings the 
   busy(false);
   showTarget();
   showNormalisation();
+  showBasis();
   for (const kind of ["model", "dataset"]) choosers[kind].show();
 });

@@ -89,8 +89,9 @@ export function jobBody(form, modelId, datasetId) {
   if (form.forms.value) compression.forms = form.forms.value;
   const exclude = form.exclude.value.split(",").map((part) => part.trim()).filter(Boolean);
   if (exclude.length) compression.layers = { include: ["*"], exclude };
+  const fromScratch = form.basis.value === "random";
   const body = {
-    kind: "compress",
+    kind: fromScratch ? "train" : "compress",
     model: modelId,
     compression,
     training: { epochs: 0 },
@@ -99,11 +100,9 @@ export function jobBody(form, modelId, datasetId) {
   if (!body.exports.length) throw new FieldError("exports", "Choose at least one kind of file.");
   if (datasetId) {
     body.dataset = datasetId;
-    body.training = {
-      epochs: Number(form.epochs.value),
-      update: form.update.value,
-      objective: form.objective.value,
-    };
+    body.training = { epochs: Number(form.epochs.value) };
+    // From scratch only the mixing learns, from labels.
+    if (!fromScratch) Object.assign(body.training, { update: form.update.value, objective: form.objective.value });
   }
   if (form.job_name.value.trim()) body.name = form.job_name.value.trim();
   return body;
@@ -115,6 +114,8 @@ export function fieldOf(problem) {
   for (const [start, field] of [
     ["/compression/target", "target"],
     ["/compression/layers", "layers"],
+    ["/compression/basis", "basis"],
+    ["/compression/forms", "basis"],
     ["/training", "training"],
     ["/exports", "exports"],
     ["/model", "model"],
