@@ -89,6 +89,8 @@ def frozen(options: argparse.Namespace, seed: int) -> Run:
     before = count(original, EXAMPLE.to(options.device))
     began = time.monotonic()
     student, end = decomposed(options, original, seed)
+    for network in (original, student):  # a quarter faster on CPUs
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     found: Run = {"decompose seconds": round(time.monotonic() - began, 1), "basis": options.basis}
     found["accuracy original"] = test_accuracy(options, original)
     found["accuracy truncated"] = test_accuracy(options, student)

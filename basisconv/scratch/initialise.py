@@ -27,9 +27,10 @@ def fresh_(module: nn.Module, seed: int) -> nn.Module:
         for child in module.modules():
             if isinstance(child, Weighted):
                 continue
-            reset = getattr(child, "reset_parameters", None)
-            if callable(reset):
-                reset()
+            for name in ("reset_parameters", "_reset_parameters"):  # attention has the second
+                reset = getattr(child, name, None)
+                if callable(reset):
+                    reset()
     for layer in learned_layers(module).values():
         _he(layer, generator)
     return module

@@ -120,6 +120,25 @@ def test_dropped_files_are_uploaded_inspected_and_compressed_with_the_chosen_par
     assert model["input"]["mean"] == [0.3054]
 
 
+def test_random_filters_train_the_structure_from_scratch(open_page: OpenPage, shared_server: Service) -> None:
+    page = open_page()
+    _drop(page, "#model-drop", EXAMPLES / "digits_cnn.pt2")
+    _drop(page, "#dataset-drop", EXAMPLES / "digits.npz")
+    page.get_by_label("Fine-tune for").select_option("1")
+    page.get_by_text("More choices").click()
+    page.get_by_label("Basis from").select_option("random")
+    expect(page.get_by_text("own weights are not used")).to_be_visible()
+    expect(page.get_by_label("Learns from")).to_be_disabled()
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.wait_for_url(re.compile("/jobs/job_"), timeout=JOB_MILLISECONDS)
+    expect(page.locator(".lead")).to_contain_text("From scratch, 60")
+    expect(page.locator("#now")).to_contain_text("Finished", timeout=JOB_MILLISECONDS)
+    expect(page.get_by_role("columnheader", name="Untrained")).to_be_visible()
+    job = shared_server.client.get(f"/v1/jobs/{page.url.rsplit('/', 1)[1]}").json()
+    assert (job["kind"], job["compression"]["basis"]) == ("train", "random")
+    assert job["result"]["compressed"]["macs"] <= 0.6 * job["result"]["original"]["macs"]
+
+
 def _photographs(path: Path, folders: list[str]) -> Path:
     """A zip of class folders with JPEGs of mixed sizes."""
     random = np.random.default_rng(0)

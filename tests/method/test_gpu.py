@@ -7,6 +7,7 @@ import torch
 
 from basisconv import DecomposeConfig, Decomposition, count, decompose_
 from basisconv.finetune import FinetuneConfig, TrainingData, finetune
+from basisconv.scratch import ScratchConfig, ScratchTraining, TrainConfig, randomize_
 from tests.method.shelf import Residual, images, randomize
 
 pytestmark = [
@@ -27,3 +28,18 @@ def test_a_network_is_decomposed_and_tuned_on_the_device_as_on_the_cpu():
         steps = list(finetune(network, teacher, TrainingData(x), FinetuneConfig(epochs=6, batch_size=16)))
         assert steps[-1].loss < steps[0].loss
     assert ends["cpu"] == ends["cuda"]
+
+
+def test_a_network_is_trained_from_scratch_with_the_filters_that_the_cpu_would_draw():
+    labels = torch.arange(96) % 10
+    networks = {}
+    for device in ("cpu", "cuda"):
+        network, x = randomize(Residual()).to(device), images().to(device)
+        randomize_(network, x[:1], ScratchConfig(rank_fraction=0.5), x)
+        run = ScratchTraining(network, TrainingData(x, labels), TrainConfig(epochs=12, batch_size=32))
+        steps = list(run)
+        assert steps[-1].loss < steps[0].loss
+        networks[device] = network.cpu()
+    filters = [network.block1.conv1.first.weight for network in networks.values()]
+    assert torch.equal(filters[0], filters[1])
+    assert networks["cuda"].block1.conv1.is_as_drawn

@@ -152,6 +152,12 @@ def test_training_that_ends_at_chance_says_so(bench: Bench) -> None:
     assert "chance level" in bench.warnings()["nothing_learned"]
 
 
+def test_a_limit_on_what_learns_is_judged_for_compressed_networks_too(bench: Bench) -> None:
+    result = bench.run(compression={"target": {"macs": 0.9}}, limits={"learnable_params": 0.01})
+    assert result["target_met"] is False
+    assert "at most 1.0%" in bench.warnings()["learnable_limit_missed"]
+
+
 def test_the_papers_way_freezes_the_basis_of_the_weights_and_tunes_the_rest(tmp_path: Path) -> None:
     paper = Bench(tmp_path)
     paper.give_images()
