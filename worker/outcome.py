@@ -34,7 +34,6 @@ def judge(work: Work) -> Judgement:
     after, before = count(work.module, work.example), work.costs_before
     _judge_target(work, before, after, found)
     _judge_search(work, found)
-
     _judge_learnable(work, before, after, found)
     _judge_accuracy(work, found)
     _judge_learning(work, found)

@@ -4,8 +4,8 @@ from typing import Any
 
 from basisconv.errors import InvalidRequest
 from basisconv.scratch import ScratchConfig, ScratchTraining, TrainConfig, check, randomize_
+from worker.calibration import calibration_images
 from worker.measure import answer, score
-from worker.stages.calibrate import calibration_images
 from worker.stages.finetune import follow, training_data
 from worker.work import Said, Work, metric, progress
 
