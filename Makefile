@@ -3,7 +3,8 @@
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup run demo test test-faults lint format migration-check migration openapi settings-doc bench-headline clean
+.PHONY: help setup run demo test test-faults lint format migration-check migration openapi settings-doc \
+	peers bench-method bench-gpu bench-speed bench-report bench-headline pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -48,6 +49,27 @@ openapi: setup ## docs/openapi.json from the code
 
 settings-doc: setup ## docs/settings.md from the code
 	$(BIN)/python scripts/settings_doc.py
+
+peers: setup ## build/peers: the methods that the benchmarks compare with, from their packages
+	@scripts/peers.sh
+
+bench-method: peers ## peers and us on CIFAR-10 ResNets, CPU, an hour on one core; ARGS="--resume" goes on
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.method --suite cpu $(ARGS)
+	$(BIN)/python -m benchmarks.report
+
+bench-gpu: peers ## the same code with long fine-tuning, on a GPU; trains its VGG16 first (never run yet)
+	$(BIN)/python -m benchmarks.train_vgg16 --device cuda
+	$(BIN)/python -m benchmarks.method --suite gpu --device cuda --threads 4 $(ARGS)
+	$(BIN)/python -m benchmarks.report
+
+bench-speed: peers ## seconds and memory on a network of ResNet-50's size, beside two peers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed $(ARGS)
+
+bench-report: setup ## tables and plots again, from the raw data alone
+	$(BIN)/python -m benchmarks.report
+
+pictures: setup ## docs/images/method-*.svg, drawn from what the library measures
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pictures
 
 clean: ## remove what set-up made; var/ with all data stays
 	rm -rf .venv node_modules app/web/static/vendor build test-results *.egg-info \

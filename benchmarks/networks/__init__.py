@@ -1,0 +1,37 @@
+"""The networks that are compared, by name: the trained ones of the shared data, and ResNet-50 for speed.
+
+Weights and images are read by the loader that the tests use, so that both speak of the same networks.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.networks.vgg16 import VGG16, trained_vgg16, vgg16
+from tests.support import networks as shared
+
+EXAMPLE = torch.zeros(1, 3, 32, 32)
+TITLES = {
+    "cifar10_resnet20_a": "ResNet-20, CIFAR-10",
+    "cifar10_resnet56_a": "ResNet-56, CIFAR-10",
+    "cifar100_resnet56_b": "ResNet-56, CIFAR-100",
+    VGG16: "VGG16, CIFAR-100",
+}
+
+
+def build(name: str) -> nn.Module:
+    """The architecture alone."""
+    return vgg16() if name == VGG16 else shared.build(name)
+
+
+def load(name: str) -> nn.Module:
+    """The trained network, in eval mode."""
+    return trained_vgg16() if name == VGG16 else shared.load(name)
+
+
+def normalisation(name: str) -> shared.Normalisation:
+    """Pixels to the network's input."""
+    return shared.normalisation("cifar100_resnet56_b" if name == VGG16 else name)
+
+
+def example() -> Tensor:
+    return EXAMPLE.clone()

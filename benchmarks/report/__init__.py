@@ -1,0 +1,1 @@
+"""Tables and plots, made from raw files alone: `python -m benchmarks.report`."""

@@ -1,0 +1,93 @@
+"""Markdown tables of a raw file."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.methods import METHODS
+from benchmarks.networks import TITLES
+from benchmarks.report.floor import FLOOR
+from benchmarks.report.summary import Line
+
+ORDER = tuple(METHODS)
+
+
+def page(about: Mapping[str, Any], lines: Sequence[Line]) -> str:
+    """Everything that is known of one run."""
+    parts = ["# Results", _about(about)]
+    for network in dict.fromkeys(line.network for line in lines):
+        own = [line for line in lines if line.network == network]
+        parts += [f"## {TITLES.get(network, network)}", _original(own)]
+        parts += ["### Without tuning", accuracies(own, tuned=False, floor=FLOOR.get(network, {}))]
+        if any(line.tuned for line in own):
+            parts += ["### With tuning", accuracies(own, tuned=True, floor={})]
+        parts += ["### Everything measured", details(own)]
+    return "\n\n".join(parts) + "\n"
+
+
+def accuracies(lines: Sequence[Line], tuned: bool, floor: Mapping[float, float]) -> str:
+    """A row per method, a column per cut."""
+    shown = [line for line in lines if line.tuned == tuned and line.cut > 0]
+    cuts = sorted({line.cut for line in shown})
+    rows = [["top-1 %", *(f"−{cut:.0%}".replace("%", " %") for cut in cuts)]]
+    for method in ORDER:
+        cells = {line.cut: accuracy_cell(line) for line in shown if line.method == method}
+        if cells:
+            rows.append([METHODS[method].title, *(cells.get(cut, "–") for cut in cuts)])
+    if any(cut in floor for cut in cuts):
+        rows.append(["the prototype (floor)", *(f"{floor[c]:.2f}" if c in floor else "–" for c in cuts)])
+    return markdown(rows)
+
+
+def accuracy_cell(line: Line) -> str:
+    """Mean ± sample standard deviation; in brackets what it was before batch norms were re-estimated."""
+    spread = f" ± {line.spread:.2f}" if line.spread is not None else ""
+    given = line.as_given
+    changed = given is not None and abs(given - line.accuracy) >= 0.005
+    return f"{line.accuracy:.2f}{spread}" + (f" ({given:.2f})" if changed else "")
+
+
+def details(lines: Sequence[Line]) -> str:
+    """Shares of the original; latency of the exported file beside the MACs it was to follow."""
+    head = "method|cut|tuned|seeds|top-1 %|MACs|parameters|bytes|time, batch 1|time, batch 32|CPU s"
+    rows = [head.split("|")]
+    for line in sorted(lines, key=lambda line: (line.cut, line.tuned, ORDER.index(line.method))):
+        kept = line.kept
+        shares = ("macs_kept", "params_kept", "size_kept", "latency_ratio_1", "latency_ratio_32")
+        rows.append(
+            [
+                METHODS[line.method].title,
+                f"{line.cut:.0%}",
+                "yes" if line.tuned else "no",
+                str(line.count),
+                accuracy_cell(line),
+                *(f"{kept[name]:.3f}" for name in shares),
+                f"{line.seconds:.1f}",
+            ]
+        )
+    return markdown(rows)
+
+
+def _original(lines: Sequence[Line]) -> str:
+    found = {line.tuned: line for line in lines if line.method == "uncompressed"}
+    if False not in found:
+        return ""
+    text = f"Uncompressed: {found[False].accuracy:.2f} %"
+    if True in found:
+        text += f"; after the same fine-tuning {accuracy_cell(found[True])} %"
+    return text + "."
+
+
+def _about(about: Mapping[str, Any]) -> str:
+    packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
+    peers = ", ".join(f"{name} {number}" for name, number in about["peers"].items())
+    return (
+        f"Suite `{about['suite']}`, started {about['started']}. {about['processor']}, {about['threads']} "
+        f"thread(s), {about['device']}; Python {about['python']}, {packages}; peers: {peers}."
+    )
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the head."""
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
