@@ -41,8 +41,8 @@ class Bench:
     def rows(self) -> Iterator[Row]:
         for name in self._part.methods:
             method = METHODS[name]
-            for seed in self._part.seeds if method.seeded else self._part.seeds[:1]:
-                cuts = self._missing(method, seed)
+            for seed in self._part.seeds_of(method):
+                cuts = self._part.missing(method, seed, self._has)
                 for compressed in method.compress(self._task(cuts, seed)) if cuts else ():
                     yield from self._of(method, seed, compressed)
 
@@ -51,29 +51,16 @@ class Bench:
         threads = torch.get_num_threads()
         return Task(self._part.network, self._original, example(), cuts, draw, seed, threads, self._device)
 
-    def _keys(self, method: Method, seed: int, cut: float) -> list[Key]:
-        """The row without tuning, then those with it; a method without seeds is tuned from one start."""
-        part, name = self._part, method.name
-        tunes = part.recipe is not None and (cut in part.tuned or cut == 0.0)
-        seeds = (seed,) if method.seeded else part.seeds
-        tuned_keys = [Key(part.network, name, cut, s, tuned=True) for s in seeds if tunes]
-        return [Key(part.network, name, cut, seed, tuned=False), *tuned_keys]
-
-    def _missing(self, method: Method, seed: int) -> tuple[float, ...]:
-        cuts = (0.0,) if method.name == "uncompressed" else self._part.cuts
-        return tuple(
-            cut
-            for cut in cuts
-            if not all(self._raw.has(key, self._code) for key in self._keys(method, seed, cut))
-        )
+    def _has(self, key: Key) -> bool:
+        return self._raw.has(key, self._code)
 
     def _of(self, method: Method, seed: int, compressed: Compressed) -> Iterator[Row]:
-        first, *others = self._keys(method, seed, compressed.cut)
+        first, *others = self._part.keys(method, seed, compressed.cut)
         start, values = self._chosen(method, seed, compressed)
-        if not self._raw.has(first, self._code):
+        if not self._has(first):
             yield Row(first, self._code, values | as_values(self._judge.figures(start)))
         for key in others:
-            if not self._raw.has(key, self._code):
+            if not self._has(key):
                 yield self._tuned(key, start)
 
     def _chosen(
@@ -92,8 +79,10 @@ class Bench:
             divergence(module, self._original, draw.held_back) for module in (compressed.module, fresh)
         )
         values |= {"held_back_kl": before, "held_back_kl_norms": after, "norms_again": after < before}
+        if after >= before:
+            return compressed.module, values
         values["accuracy_as_given"] = self._judge.accuracy(compressed.module)[0]
-        return (fresh if after < before else compressed.module), values
+        return fresh, values
 
     def _tuned(self, key: Key, start: nn.Module) -> Row:
         recipe = self._part.recipe

@@ -1,10 +1,13 @@
 """What is run: networks, cuts, methods, seeds and recipes, as data. The two suites run the same code."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from benchmarks.measure import Sizes
-from benchmarks.methods import METHODS
+from benchmarks.methods import METHODS, Method
+from benchmarks.methods.uncompressed import UNCOMPRESSED
 from benchmarks.networks.vgg16 import VGG16
+from benchmarks.raw import Key
 from benchmarks.tuning import Recipe
 
 ALL = tuple(METHODS)
@@ -13,7 +16,10 @@ CUTS = (0.3, 0.5, 0.6, 0.7, 0.8)
 
 @dataclass(frozen=True)
 class Part:
-    """`calibration`: images without labels. `recipe`: fine-tuning of the cuts in `tuned`, if any."""
+    """`calibration`: images without labels. `recipe`: fine-tuning of the cuts in `tuned`, if any.
+
+    `once`: methods that get one seed and no tuning here, to stay within the time.
+    """
 
     network: str
     cuts: tuple[float, ...]
@@ -22,6 +28,25 @@ class Part:
     seeds: tuple[int, ...] = (0, 1, 2)
     recipe: Recipe | None = None
     tuned: tuple[float, ...] = ()
+    once: tuple[str, ...] = ()
+
+    def seeds_of(self, method: Method) -> tuple[int, ...]:
+        """For compressing: one, where nothing depends on it."""
+        return self.seeds if method.seeded and method.name not in self.once else self.seeds[:1]
+
+    def keys(self, method: Method, seed: int, cut: float) -> list[Key]:
+        """The row without tuning, then those with it: a method without seeds is tuned from one start."""
+        seeds = (seed,) if method.seeded else self.seeds
+        tuned = [Key(self.network, method.name, cut, s, tuned=True) for s in seeds if self.tunes(method, cut)]
+        return [Key(self.network, method.name, cut, seed, tuned=False), *tuned]
+
+    def missing(self, method: Method, seed: int, has: Callable[[Key], bool]) -> tuple[float, ...]:
+        """The cuts of which a row is still to be measured."""
+        cuts = (0.0,) if method.name == UNCOMPRESSED.name else self.cuts
+        return tuple(cut for cut in cuts if not all(map(has, self.keys(method, seed, cut))))
+
+    def tunes(self, method: Method, cut: float) -> bool:
+        return self.recipe is not None and method.name not in self.once and cut in (*self.tuned, 0.0)
 
 
 @dataclass(frozen=True)
@@ -30,19 +55,33 @@ class Suite:
     sizes: Sizes = field(default_factory=Sizes)
 
 
+FORM_ONLY = "basisconv_basis"
 CPU = Suite(
     (
-        Part("cifar10_resnet20_a", CUTS, 1024, recipe=Recipe(10_000), tuned=(0.5, 0.7)),
-        Part("cifar10_resnet56_a", CUTS, 512),
+        Part(
+            "cifar10_resnet20_a",
+            CUTS,
+            calibration=1024,
+            recipe=Recipe(6_400),
+            tuned=(0.5, 0.7),
+            once=(FORM_ONLY,),
+        ),
+        Part(
+            "cifar10_resnet56_a",
+            CUTS,
+            calibration=512,
+            methods=tuple(name for name in ALL if name != FORM_ONLY),
+            once=("spatial_svd",),
+        ),
     )
 )
 
 _LONG = Recipe(None, epochs=100, objective="both")
 GPU = Suite(  # waits for a GPU: never run yet
     (
-        Part("cifar10_resnet56_a", (0.5, 0.72), 1024, recipe=_LONG, tuned=(0.5, 0.72)),
-        Part("cifar10_resnet20_a", (0.5, 0.72), 1024, recipe=_LONG, tuned=(0.5, 0.72)),
-        Part(VGG16, (0.66, 0.89), 1024, recipe=_LONG, tuned=(0.66, 0.89)),
+        Part("cifar10_resnet56_a", (0.5, 0.72), 1024, recipe=_LONG, tuned=(0.5, 0.72), once=(FORM_ONLY,)),
+        Part("cifar10_resnet20_a", (0.5, 0.72), 1024, recipe=_LONG, tuned=(0.5, 0.72), once=(FORM_ONLY,)),
+        Part(VGG16, (0.66, 0.89), 1024, recipe=_LONG, tuned=(0.66, 0.89), once=(FORM_ONLY,)),
     )
 )
 

@@ -1,6 +1,7 @@
 """Networks that others changed come back whole, without a pickle; budgets are kept."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from basisconv import count
+from benchmarks import onnx_file
 from benchmarks.data import Draw
 from benchmarks.methods.ours import OURS
 from benchmarks.methods.protocol import Task
@@ -16,6 +18,7 @@ from benchmarks.peers import structure
 from benchmarks.peers.search import largest
 from benchmarks.recalibrate import divergence, recalibrated
 from benchmarks.speed.contenders import total
+from tests.support.networks import CifarResNet
 
 
 def small_network(seed: int = 0) -> nn.Module:
@@ -101,3 +104,12 @@ def test_a_subset_is_scaled_by_the_factor_that_is_printed():
     stages = [{"cpu_seconds": 2.0}, {"cpu_seconds": 3.0}]
     assert total({"stages": stages, "scaled_by": 4.0}, "cpu_seconds") == 20.0
     assert total({"stages": stages, "scaled_by": None, "each_scaled_by": [1, 10]}, "cpu_seconds") == 32.0
+
+
+def test_operations_counted_in_the_file_are_those_that_the_library_counts(tmp_path: Path):
+    network = CifarResNet(8, 10, "A").eval()  # its shortcuts pad channels: shapes are known only at run time
+    asked = replace(task((0.5,)), original=network, example=torch.zeros(1, 3, 32, 32))
+    (compressed,) = WEIGHTS.compress(asked)
+    for module in (network, compressed.module):
+        file = onnx_file.export(module, tmp_path / "network.onnx")
+        assert onnx_file.macs(file) == count(module, asked.example).macs
