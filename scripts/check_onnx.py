@@ -35,11 +35,22 @@ def static_shapes(model: onnx.ModelProto, image: tuple[int, ...]) -> dict[str, l
     return shapes
 
 
+class UnknownSizeError(ValueError):
+    """The file leaves open, until it runs, how large a layer's output is: it cannot be counted."""
+
+
 def count_macs(model: onnx.ModelProto, image: tuple[int, ...]) -> int:
-    """Multiply-accumulates of Conv, Gemm and MatMul at batch 1."""
+    """Multiply-accumulates of Conv, Gemm and MatMul at batch 1.
+
+    Raises UnknownSizeError rather than count a layer as nothing.
+    """
     shapes = static_shapes(model, image)
     macs = 0
     for node in model.graph.node:
+        if node.op_type in {"Conv", "Gemm", "MatMul"} and 0 in shapes.get(node.output[0], [0]):
+            raise UnknownSizeError(
+                f"the output of {node.name or node.op_type} has no size before the file runs"
+            )
         if node.op_type == "Conv":
             weight = shapes[node.input[1]]
             macs += math.prod(shapes[node.output[0]]) * math.prod(weight[1:])
