@@ -9,7 +9,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 MEASURING = ("basisconv", "benchmarks/methods", "benchmarks/peers", "benchmarks/networks")
-MEASURING_FILES = ("data", "measure", "onnx_file", "recalibrate", "suites", "tuning")
+MEASURING_FILES = ("data", "measure", "method", "onnx_file", "recalibrate", "suites", "tuning")
 PACKAGES = ("torch", "numpy", "onnx", "onnxruntime")
 
 
@@ -37,6 +37,7 @@ def code_version() -> str:
     """A digest of everything that decides a row: rows of equal digest and key are interchangeable."""
     files = [path for folder in MEASURING for path in sorted((ROOT / folder).rglob("*.py"))]
     files += [ROOT / "benchmarks" / f"{name}.py" for name in MEASURING_FILES]
+    files += [ROOT / "tests/support/networks.py", ROOT / "benchmarks/peers/requirements.txt"]
     digest = hashlib.sha256()
     for path in files:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # width, blocks, stride
+WIDTH = 64
+STAGES = ((1, 3, 1), (2, 4, 2), (4, 6, 2), (8, 3, 2))  # times the width, blocks, stride
 EXPANSION = 4
 DECAY = 0.7  # singular values fall as i^-0.7: between the early and the late layers of trained ResNets
 
@@ -38,13 +39,14 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, base: int = WIDTH, classes: int = 1000) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(3, base, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(base)
         stages: list[nn.Module] = []
-        inputs = 64
-        for width, blocks, stride in STAGES:
+        inputs = base
+        for times, blocks, stride in STAGES:
+            width = times * base
             first = Bottleneck(inputs, width, stride)
             inputs = width * EXPANSION
             stages.append(nn.Sequential(first, *(Bottleneck(inputs, width, 1) for _ in range(blocks - 1))))
@@ -57,10 +59,13 @@ class ResNet50(nn.Module):
         return cast(Tensor, self.fc(x))
 
 
-def resnet50(seed: int = 0) -> ResNet50:
-    """Random weights with decaying spectra, in eval mode; the batch norms keep their neutral statistics."""
+def resnet50(base: int = WIDTH, seed: int = 0) -> ResNet50:
+    """Random weights with decaying spectra, in eval mode; the batch norms keep their neutral statistics.
+
+    `base`: channels of the first layer; 64 is ResNet-50, less is for trying things out.
+    """
     generator = Generator().manual_seed(seed)
-    network = ResNet50().eval()
+    network = ResNet50(base).eval()
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             _fill(module.weight, generator)

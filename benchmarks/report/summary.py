@@ -14,7 +14,7 @@ MEANS = ("macs_kept", "params_kept", "size_kept", "latency_ratio_1", "latency_ra
 class Line:
     """`accuracy` and `as_given` in percent, means over `count` seeds; `spread`: their sample standard
     deviation, None for a single one. `as_given`: before batch norms were re-estimated, None where they
-    never are. `kept`: means of the figures named in MEANS.
+    never are. `kept`: means of the figures named in MEANS. `codes`: the versions that measured it.
     """
 
     network: str
@@ -27,6 +27,7 @@ class Line:
     as_given: float | None
     seconds: float
     kept: dict[str, float]
+    codes: frozenset[str]
 
 
 def summarise(rows: Iterable[Row]) -> list[Line]:
@@ -52,6 +53,7 @@ def _line(key: Key, rows: Sequence[Row]) -> Line:
         as_given=statistics.mean(given) if given else None,
         seconds=statistics.mean(row.values["cpu_seconds"] for row in rows),
         kept={name: statistics.mean(row.values[name] for row in rows) for name in MEANS},
+        codes=frozenset(row.code for row in rows),
     )
 
 

@@ -13,7 +13,7 @@ ORDER = tuple(METHODS)
 
 def page(about: Mapping[str, Any], lines: Sequence[Line]) -> str:
     """Everything that is known of one run."""
-    parts = ["# Results", _about(about)]
+    parts = ["# Results", _about(about), _codes(lines)]
     for network in dict.fromkeys(line.network for line in lines):
         own = [line for line in lines if line.network == network]
         parts += [f"## {TITLES.get(network, network)}", _original(own)]
@@ -75,6 +75,13 @@ def _original(lines: Sequence[Line]) -> str:
     if True in found:
         text += f"; after the same fine-tuning {accuracy_cell(found[True])} %"
     return text + "."
+
+
+def _codes(lines: Sequence[Line]) -> str:
+    codes = sorted(frozenset[str]().union(*(line.codes for line in lines)))
+    if len(codes) == 1:
+        return f"All rows were measured by the same code, `{codes[0]}`."
+    return f"**The rows were measured by {len(codes)} different versions of the code**: {', '.join(codes)}."
 
 
 def _about(about: Mapping[str, Any]) -> str:

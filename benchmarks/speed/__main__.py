@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
+from benchmarks.networks.resnet50 import WIDTH
 from benchmarks.report.tables import markdown
 from benchmarks.speed.contenders import CONTENDERS, run, total
 from benchmarks.speed.setting import Setting
@@ -21,10 +22,14 @@ def table(about: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str
     """CPU seconds, which a busy machine does not stretch; `times ours` compares the whole jobs."""
     setting = about["setting"]
     head = (
-        f"A network of ResNet-50's size, {setting['images']} images of {setting['pixels']} px, "
+        f"{_network(setting['base'])}, {setting['images']} images of {setting['pixels']} px, "
         f"{setting['threads']} thread(s); {about['processor']}."
     )
     return "\n\n".join(["# Speed", head, stages(results), whole_jobs(results)]) + "\n"
+
+
+def _network(base: int) -> str:
+    return "A network of ResNet-50's size" if base == WIDTH else f"ResNet-50 with {base} of {WIDTH} channels"
 
 
 def stages(results: Sequence[Mapping[str, Any]]) -> str:
@@ -59,12 +64,16 @@ def _jobs(found: Mapping[str, Any]) -> list[tuple[str, int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--small", action="store_true", help="8 images of 64 px; its figures mean nothing")
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="8 images of 64 px on a network a quarter as wide; its figures mean nothing",
+    )
     parser.add_argument("--only", action="append", choices=TITLES)
     arguments = parser.parse_args()
     setting = Setting(threads=arguments.threads)
     if arguments.small:
-        setting = replace(setting, images=8, pixels=64, layers=2, candidates=1)
+        setting = replace(setting, images=8, pixels=64, layers=2, candidates=1, base=16)
     folder = machine.ROOT / ("build/bench" if arguments.small else "benchmarks/results")
     folder.mkdir(parents=True, exist_ok=True)
     about = {

@@ -22,7 +22,7 @@ SHARES = 9  # 0.1 to 0.9: AIMET's default
 def main() -> None:
     setting = asked()
     pictures = setting.pictures()
-    layers = LayerDatabase(resnet50(), pictures[:1])
+    layers = LayerDatabase(resnet50(setting.base), pictures[:1])
     ConvNoDepthwiseLayerSelector().select(layers, [])
     selected = layers.get_selected_layers()
     tried = selected[:: max(1, len(selected) // setting.layers)][: setting.layers]

@@ -12,10 +12,11 @@ from benchmarks.speed.stages import Stages
 
 
 def main() -> None:
-    asked()
-    network = resnet50()
+    setting = asked()
+    network = resnet50(setting.base)
     stages, blocks = Stages(), []
-    for number, (width, count, _) in enumerate(STAGES):
+    for number, (times, count, _) in enumerate(STAGES):
+        width = times * setting.base
         conv = network.layers[number][1].conv2  # type: ignore[index, union-attr]
         stages.begin(f"{width} channels, 1 of {count} layers")
         tucker2(conv, (width // 2, width // 2))

@@ -12,7 +12,7 @@ from benchmarks.speed.stages import Stages
 
 def main() -> None:
     setting = asked()
-    network, pictures = resnet50(), setting.pictures()
+    network, pictures = resnet50(setting.base), setting.pictures()
     before = count(network, pictures[:1]).macs
 
     def images() -> Iterator[Tensor]:

@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.networks.resnet50 import WIDTH
 from tests.support.networks import cifar10_images
 
 
 @dataclass(frozen=True)
 class Setting:
     """`images` of `pixels` x `pixels`; `keep`: share of MACs to keep; `layers`, `candidates`: how many of
-    its own a greedy peer is measured on."""
+    its own a greedy peer is measured on. `base`: channels of the network's first layer."""
 
     images: int = 64
     pixels: int = 224
@@ -24,6 +25,7 @@ class Setting:
     layers: int = 6
     candidates: int = 3
     batch: int = 16
+    base: int = WIDTH
 
     def pictures(self) -> Tensor:
         """CIFAR-10's first train images, upscaled: images n x 3 x pixels x pixels, about standardised."""

@@ -1,6 +1,7 @@
 """Tables say what the raw rows say."""
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,12 @@ def test_the_page_of_a_raw_file_holds_all_its_parts(tmp_path: Path):
     assert "Uncompressed: 91.73 %; after the same fine-tuning 91.70 %." in text
     assert text.count("### ") == 3
     assert "tensorly 0.10.0" in text
+
+
+def test_rows_of_different_code_are_called_so():
+    mixed = [row(0.9), replace(row(0.91, 1), code="other")]
+    assert "same code, `code`" in page(ABOUT, summarise(mixed[:1]))
+    assert "2 different versions of the code" in page(ABOUT, summarise(mixed))
 
 
 def test_the_binomial_error_is_a_third_of_a_point_at_ninety_percent_of_ten_thousand():
