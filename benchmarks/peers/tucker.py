@@ -6,7 +6,7 @@ Every convolution wider than 1x1 but the first (3 channels) keeps the same share
 sides, the largest with which the network meets the budget; layers that would not get cheaper stay.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorly
 import torch
@@ -24,15 +24,28 @@ def compress(task: PeerTask) -> Iterator[tuple[float, nn.Module]]:
     """One network for each budget of the task."""
     open_sites = [site for site in sites(task) if _open(site)]
     for cut in task.cuts:
-        budget = task.macs * (1 - cut)
-
-        def keeps(share: float, budget: float = budget) -> bool:
-            return task.macs + sum(_saved(site, _ranks(site, share)) for site in open_sites) <= budget
-
-        share = largest(keeps)
-        chosen = {site: _ranks(site, share) for site in open_sites}
+        chosen = choose(open_sites, task.macs, task.macs * (1 - cut))
         layers = {site.path: tucker2(site.conv, r) for site, r in chosen.items() if _saved(site, r) < 0}
         yield cut, changed(task.original, layers)
+
+
+def choose(open_sites: Sequence[Site], macs: int, budget: float) -> dict[Site, Ranks]:
+    """The largest common share, and what its rounding leaves over one rank at a time from the front.
+
+    Without the second step 16 channels would waste up to a sixteenth of the budget.
+    """
+
+    def at(share: float) -> dict[Site, Ranks]:
+        return {site: _ranks(site, share) for site in open_sites}
+
+    def total(ranks: dict[Site, Ranks]) -> int:
+        return macs + sum(_saved(site, r) for site, r in ranks.items())
+
+    chosen = at(largest(lambda share: total(at(share)) <= budget))
+    for site, (out, inputs) in list(chosen.items()):
+        more = chosen | {site: (min(out + 1, site.conv.out_channels), min(inputs + 1, site.conv.in_channels))}
+        chosen = more if total(more) <= budget else chosen
+    return chosen
 
 
 def tucker2(conv: nn.Conv2d, ranks: Ranks) -> nn.Sequential:
