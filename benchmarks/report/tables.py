@@ -9,6 +9,7 @@ from benchmarks.report.floor import FLOOR
 from benchmarks.report.summary import Line
 
 ORDER = tuple(METHODS)
+PEERS = ("tensorly", "torch-pruning", "aimet-torch")  # the raw file has all they bring along
 
 
 def page(about: Mapping[str, Any], lines: Sequence[Line]) -> str:
@@ -21,7 +22,7 @@ def page(about: Mapping[str, Any], lines: Sequence[Line]) -> str:
         if any(line.tuned for line in own):
             parts += ["### With tuning", accuracies(own, tuned=True, floor={})]
         parts += ["### Everything measured", details(own)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def accuracies(lines: Sequence[Line], tuned: bool, floor: Mapping[float, float]) -> str:
@@ -86,7 +87,7 @@ def _codes(lines: Sequence[Line]) -> str:
 
 def _about(about: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
-    peers = ", ".join(f"{name} {number}" for name, number in about["peers"].items())
+    peers = ", ".join(f"{name} {about['peers'][name]}" for name in PEERS if name in about["peers"])
     return (
         f"Suite `{about['suite']}`, started {about['started']}. {about['processor']}, {about['threads']} "
         f"thread(s), {about['device']}; Python {about['python']}, {packages}; peers: {peers}."
