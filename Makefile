@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHON
 
 .PHONY: help setup run demo test test-faults lint format migration-check migration openapi settings-doc \
-	peers bench-method bench-gpu bench-speed bench-report bench-headline pictures clean
+	peers bench-method bench-gpu bench-speed bench-report bench-headline bench-finetune pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -26,6 +26,9 @@ test-faults: setup ## only those that kill servers, workers and children
 
 bench-headline: setup ## 5x fewer operations and 18x fewer learnable parameters at once on CIFAR-100; ARGS go to the script
 	$(BIN)/python benchmarks/cifar100_headline.py $(ARGS)
+
+bench-finetune: setup ## fine-tuning's images per second beside a bare PyTorch loop's
+	$(BIN)/python -m benchmarks.finetune_throughput $(ARGS)
 
 lint: setup ## ruff, mypy strict, import rules
 	$(BIN)/ruff check .

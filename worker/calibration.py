@@ -43,6 +43,11 @@ def held_back(work: Work) -> TestImages:
     return TestImages(work.images.train_x[rows], labels, work.spec, real=True)
 
 
+def random_order(count: int) -> Rows:
+    """All rows; calibration draws from the front."""
+    return np.random.RandomState(0).permutation(count)
+
+
 def _rows(images: Images, *, hold_back: bool) -> tuple[Rows, Rows]:
     """Rows to calibrate on and rows held back, always the same, each in their own order.
 
@@ -50,7 +55,7 @@ def _rows(images: Images, *, hold_back: bool) -> tuple[Rows, Rows]:
     back where anything is.
     """
     count = len(images.train_x)
-    order = np.random.RandomState(0).permutation(count)
+    order = random_order(count)
     seen = min(CALIBRATION_IMAGES, -(-count // 2)) if hold_back else CALIBRATION_IMAGES
     most = min(HELD_BACK_IMAGES, max(1, HELD_BACK_BYTES // images.train_x[:1].nbytes))
     return np.sort(order[:seen]), np.sort(order[seen : seen + most])

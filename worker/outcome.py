@@ -176,6 +176,7 @@ def result(work: Work, seconds: dict[str, float], judged: Judgement) -> dict[str
         "peak_memory_bytes": devices.peak_memory_bytes(work.device),
         "seconds": seconds,
         "search": _search(work),
+        "tuning": work.tuning,
         "layers": _layers(work, after),
         "exports": [_public(entry) for entry in work.files if entry["published"]],
         "attachments": work.attachments,

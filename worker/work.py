@@ -52,6 +52,7 @@ class Work:
     search: Smallest | None = None  # where the target is a loss of accuracy
     held_back: int = 0  # train images that the search judged by
     decomposition: Decomposition | None = None
+    tuning: Message | None = None  # what fine-tuning chose, api.md's `result.tuning`
     files: list[Message] = field(default_factory=list)  # exports, published or not
     attachments: list[Message] = field(default_factory=list)
     latency: tuple[dict[str, float | None], dict[str, float | None]] | None = None

@@ -101,14 +101,23 @@ class Training(Options):
     )
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = Field(
-        None, description="Peak learning rate; left out: chosen for the objective and update."
+        None, description="Peak learning rate; left out: chosen by short trials on held-back images."
     )
     augment: Literal["flip_crop", "none"] = "flip_crop"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    patience: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None,
+        description="End the training after so many epochs in a row that brought nothing better on images "
+        "held back from it; left out: go on to the last.",
+    )
 
 
 class Limits(Options):
-    accuracy_drop: Annotated[float, Field(ge=0, lt=1)] | None = None
+    accuracy_drop: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="Judged on the test images at the end; training ends early once images held back from "
+        "it say that no more is lost.",
+    )
     learnable_params: Fraction | None = Field(
         None,
         description="At most this share of the network's parameters may be left to learn. Kind train keeps "

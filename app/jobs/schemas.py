@@ -83,6 +83,20 @@ class SearchResult(Measured):
     expected_loss: float | None
 
 
+class Tuning(Measured):
+    """What fine-tuning chose on train images that it held back; losses are the objective's on them."""
+
+    held_back_images: int
+    epochs: int = Field(description="Epochs that were run.")
+    kept_epoch: int | None = Field(description="Whose network was kept; 0: the untuned one.")
+    stopped: Literal["accuracy_drop", "patience"] | None = Field(description="Why before the last epoch.")
+    learning_rate: float | None = Field(description="The peak.")
+    batch_norm: Literal["keep", "follow"]
+    batch_norm_reestimated: bool
+    loss_before: float | None
+    loss_kept: float | None
+
+
 class JobResult(Measured):
     original: Figures = Field(description="The network as it was uploaded; kind train uses no weight of it.")
     truncated: Figures | None = Field(
@@ -93,6 +107,7 @@ class JobResult(Measured):
     device: str
     seconds: dict[str, float]
     search: SearchResult | None = None
+    tuning: Tuning | None = None
     layers: list[LayerResult]
     exports: list[ExportResult]
 

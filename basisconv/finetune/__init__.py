@@ -1,6 +1,21 @@
 """Recover accuracy: learn the mixing (the paper), or everything, from labels or from the original."""
 
 from basisconv.finetune.data import TrainingData
+from basisconv.finetune.held_back import Judgement, hold_back
 from basisconv.finetune.loop import Finetune, FinetuneConfig, Step, finetune
+from basisconv.finetune.recover import Judged, Recovery, StopWhen
+from basisconv.finetune.trials import Trial
 
-__all__ = ["Finetune", "FinetuneConfig", "Step", "TrainingData", "finetune"]
+__all__ = [
+    "Finetune",
+    "FinetuneConfig",
+    "Judged",
+    "Judgement",
+    "Recovery",
+    "Step",
+    "StopWhen",
+    "TrainingData",
+    "Trial",
+    "finetune",
+    "hold_back",
+]

@@ -3,7 +3,7 @@
 Shapes: N images, H x W pixels, C channels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,9 +26,14 @@ class TrainingData:
     scale: float = 255.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    chosen: Tensor | None = None  # which of the images, as int64 (n,); None: all
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images if self.chosen is None else self.chosen)
+
+    def subset(self, rows: Tensor) -> "TrainingData":
+        """Only these rows; the images stay where they are."""
+        return replace(self, chosen=rows if self.chosen is None else self.chosen[rows])
 
     def batch(
         self,
@@ -38,8 +43,8 @@ class TrainingData:
         generator: Generator | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Prepared images n x C x H x W float32 and labels (n,) of these rows."""
-        rows = rows.to(self.images.device)
-        images = self.images[rows].to(device)
+        rows = rows if self.chosen is None else self.chosen[rows]
+        images = self.images[rows.to(self.images.device)].to(device)
         if images.dtype == torch.uint8:
             images = images.permute(0, 3, 1, 2)
         if augment == "flip_crop":

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from basisconv import DecomposeConfig, Decomposition, count, decompose_
-from basisconv.finetune import FinetuneConfig, TrainingData, finetune
+from basisconv.finetune import FinetuneConfig, Recovery, TrainingData, finetune
+from basisconv.finetune.losses import distillation
 from basisconv.scratch import ScratchConfig, ScratchTraining, TrainConfig, randomize_
 from tests.method.shelf import Residual, images, randomize
 
@@ -43,3 +44,18 @@ def test_a_network_is_trained_from_scratch_with_the_filters_that_the_cpu_would_d
     filters = [network.block1.conv1.first.weight for network in networks.values()]
     assert torch.equal(filters[0], filters[1])
     assert networks["cuda"].block1.conv1.is_as_drawn
+
+
+def test_a_recovery_on_the_device_judges_in_full_precision_and_keeps_the_best():
+    teacher = randomize(Residual()).to("cuda")
+    student = copy.deepcopy(teacher)
+    student.block1.conv1.weight.data *= 0.8
+    x = images(96).to("cuda")
+    train, held = TrainingData(x[:64]), TrainingData(x[64:])
+    run = Recovery(student, teacher, train, held, FinetuneConfig(epochs=3, batch_size=16, augment="none"))
+    list(run)
+    assert run.kept is not None
+    assert run.kept.judgement.loss == min(judged.judgement.loss for judged in run.judged)
+    with torch.no_grad():
+        now = float(distillation([student(x[64:])], [teacher(x[64:])]))
+    assert now == pytest.approx(run.kept.judgement.loss, rel=1e-3)

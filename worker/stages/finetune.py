@@ -7,21 +7,57 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from basisconv.finetune import Finetune, FinetuneConfig, Step, TrainingData
+from basisconv.finetune import (
+    FinetuneConfig,
+    Judged,
+    Recovery,
+    Step,
+    StopWhen,
+    TrainingData,
+    Trial,
+    hold_back,
+)
 from basisconv.scratch import ScratchTraining
+from worker.calibration import random_order
 from worker.data.materialize import Images
 from worker.measure import answer, score, some_rows
-from worker.work import Said, Work, metric, progress
+from worker.work import Said, Work, metric, progress, warning
 
 POINTS: Final = 300  # of each curve
 WATCHED_IMAGES: Final = 2_000  # for the accuracy curve; nothing is chosen by it
 DEVICE_SHARE: Final = 0.4  # of the free GPU memory that images may take
+TRIALS_SHARE: Final = 0.1  # of this stage's progress
 
 
 def finetune(work: Work) -> Said:
-    assert work.images is not None
     if work.search is not None and work.search.found is None:
         return  # the network is the original itself: nothing was lost that could be recovered
+    run = _recovery(work)
+    every = max(1, run.steps // POINTS)
+    losses: list[float] = []
+    yield from _accuracy(work, 0)
+    yield progress(0.0, "Judging the truncated network on held-back images")
+    for item in run:
+        if isinstance(item, Step):
+            losses.append(item.loss)
+            if item.step % every == 0 or item.step == run.steps:
+                yield from _curves(item, sum(losses) / len(losses))
+                losses.clear()
+            share = TRIALS_SHARE + (1 - TRIALS_SHARE) * item.step / run.steps
+            yield progress(share, f"Epoch {item.epoch} of {item.epochs}", epoch=item.epoch)
+            if item.step % run.per_epoch == 0:
+                yield from _accuracy(work, item.step)
+        elif isinstance(item, Judged):
+            yield from _judged(item, work.options.training.objective)
+        else:
+            yield from _tried(item, len(run.trials))
+    work.module.eval()
+    work.tuning = _report(run)
+    yield from _warnings(run, work.options.training.objective)
+
+
+def _recovery(work: Work) -> Recovery:
+    assert work.images is not None
     wanted = work.options.training
     config = FinetuneConfig(
         epochs=wanted.epochs,
@@ -32,11 +68,15 @@ def finetune(work: Work) -> Said:
         augment=wanted.augment,
         seed=wanted.seed,
     )
-    run = Finetune(work.module, work.original, training_data(work, work.images), config)
-    yield from follow(work, run)
+    data = training_data(work, work.images)
+    rows, held = hold_back(torch.from_numpy(random_order(len(data))))
+    if len(rows) < config.batch_size <= len(data):
+        rows, held = torch.arange(len(data)), held[:0]  # a batch of a fixed size needs them all
+    stop = StopWhen(work.options.limits.accuracy_drop, wanted.patience)
+    return Recovery(work.module, work.original, data.subset(rows), data.subset(held), config, stop)
 
 
-def follow(work: Work, run: Finetune | ScratchTraining) -> Said:
+def follow(work: Work, run: ScratchTraining) -> Said:
     """Train to the end and say how it goes."""
     yield from _accuracy(work, 0)
     every = max(1, run.steps // POINTS)
@@ -57,6 +97,57 @@ def _curves(step: Step, loss: float) -> Said:
     yield metric("train_loss", step.step, loss)
     yield metric("learning_rate", step.step, step.learning_rate)
     yield metric("images_per_second", step.step, step.images_per_second)
+
+
+def _judged(item: Judged, objective: str) -> Said:
+    found = item.judgement
+    name = "held_back_cross_entropy" if objective == "labels" else "held_back_divergence"
+    values = {
+        name: found.loss,
+        "held_back_disagreement": found.disagreement,
+        "held_back_accuracy_drop": found.accuracy_drop,
+    }
+    for key, value in values.items():
+        if value is not None and value != float("inf"):
+            yield metric(key, item.step, value)
+
+
+def _tried(trial: Trial, number: int) -> Said:
+    share = TRIALS_SHARE * min(number / 4, 1.0)
+    yield progress(share, f"Tried a learning rate of {trial.learning_rate:.2g}")
+
+
+def _report(run: Recovery) -> dict[str, object]:
+    """api.md's `result.tuning`."""
+    kept = run.kept
+    return {
+        "held_back_images": run.held_back,
+        "epochs": run.epochs_done,
+        "kept_epoch": None if kept is None else kept.epoch,
+        "stopped": run.stopped,
+        "learning_rate": run.learning_rate,
+        "batch_norm": run.batch_norm,
+        "batch_norm_reestimated": run.norms_reestimated,
+        "loss_before": None if kept is None else run.judged[0].judgement.loss,
+        "loss_kept": None if kept is None else kept.judgement.loss,
+    }
+
+
+def _warnings(run: Recovery, objective: str) -> Said:
+    kept, epochs = run.kept, run.epochs_done
+    if kept is None or kept.epoch == epochs:
+        return
+    done = "One epoch" if epochs == 1 else f"{epochs} epochs"
+    what = "lower the loss" if objective == "labels" else "bring the network closer to the original"
+    images = f"on {run.held_back:,} held-back images"
+    if kept.epoch == 0:
+        yield warning("tuning_did_not_help", f"{done} did not {what} {images}; the untuned network was kept.")
+    else:
+        yield warning(
+            "earlier_epoch_kept",
+            f"The epochs after number {kept.epoch} of {epochs} did not {what} {images}; the network after it "
+            "was kept.",
+        )
 
 
 def _accuracy(work: Work, step: int) -> Said:
