@@ -4,6 +4,7 @@ Shapes: G groups, O out channels, I in channels times kernel area (both per grou
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from basisconv.cost import evaluating
-from basisconv.outputs import output_tensors, responses
-from basisconv.patches import choose_positions, response_rows, seen_rows
+from basisconv.outputs import output_tensors, responses, widened
+from basisconv.patches import choose_positions, positions_of, response_rows, seen_rows
+from basisconv.watch import layer_input
 
 Images = Callable[[], Iterator[Tensor]]
 Plain = nn.Conv2d | nn.Linear
@@ -47,7 +49,8 @@ class Moments:
     _sums: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, x_GMI: Tensor, t_GMO: Tensor | None = None) -> None:
-        t_GMO = x_GMI[..., :0] if t_GMO is None else t_GMO
+        x_GMI = widened(x_GMI)
+        t_GMO = x_GMI[..., :0] if t_GMO is None else widened(t_GMO)
         if not self.rows:
             self._shift_x, self._shift_t = x_GMI.mean(1, keepdim=True), t_GMO.mean(1, keepdim=True)
         x, t = x_GMI - self._shift_x, t_GMO - self._shift_t
@@ -74,17 +77,22 @@ class Moments:
 def patch_moments(
     module: nn.Module, layers: Mapping[str, Plain], batches: Iterable[Tensor], generator: Generator
 ) -> dict[str, Moments]:
-    """Mean and covariance of the patches that each layer sees, from one pass over the batches."""
+    """Mean and covariance of the patches that each layer sees, from one pass over the batches.
+
+    All calls of a layer count alike. A layer that no image reaches is left out.
+    """
     found = {path: Moments() for path in layers}
 
     def watch(path: str, layer: Plain) -> Callable[..., None]:
-        def note(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
             positions = choose_positions(layer, output, generator)
-            found[path].add(seen_rows(layer, inputs[0], positions))
+            found[path].add(seen_rows(layer, layer_input(args, kwargs), positions))
 
         return note
 
-    handles = [layer.register_forward_hook(watch(path, layer)) for path, layer in layers.items()]
+    handles = [
+        layer.register_forward_hook(watch(path, layer), with_kwargs=True) for path, layer in layers.items()
+    ]
     try:
         with evaluating(module):
             for x in batches:
@@ -92,7 +100,7 @@ def patch_moments(
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return {path: moments for path, moments in found.items() if moments.rows}
 
 
 def fisher(
@@ -107,21 +115,22 @@ def fisher(
     their mean, A; other outputs relative to their own size. No labels: gradients of a fitted network's
     loss on its own training images say nothing (method.md, "what did not help").
 
-    A layer that the outputs do not depend on differentiably gets zeros.
+    A layer that the outputs do not depend on differentiably gets zeros, and so do all layers of a network
+    whose forward pass torch cannot differentiate; a layer that no image reaches is left out.
     """
-    found = {
-        path: torch.zeros(_groups(layer), len(layer.weight) // _groups(layer), 1).double()
-        for path, layer in layers.items()
-    }
-    found = {path: zeros @ zeros.mT for path, zeros in found.items()}
+    found: dict[str, Tensor] = {}
     images = 0
+    starts: list[Tensor] = []
 
     def watch(path: str, layer: Plain) -> Callable[..., Tensor]:
         def note(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
-            if output.requires_grad:
-                some = choose_positions(layer, output, generator)
-                share = len(some) * len(layer.weight) / output[0].numel()
-                output.register_hook(lambda grad: collect(path, response_rows(layer, grad, some), share))
+            found.setdefault(path, _no_moments(layer))
+            if not output.requires_grad:  # behind a step without a gradient: the chain starts anew here
+                output = output.detach().requires_grad_()
+                starts.append(output)
+            some = choose_positions(layer, output, generator)
+            share = len(some) / positions_of(layer, output)
+            output.register_hook(lambda grad: collect(path, response_rows(layer, grad, some), share))
             return output.clone()  # an in-place activation after the layer must not touch what is hooked
 
         return note
@@ -134,21 +143,26 @@ def fisher(
     handles = [layer.register_forward_hook(watch(path, layer)) for path, layer in layers.items()]
     sizes: list[float] = []
     try:
-        with evaluating(module), torch.enable_grad():
+        with evaluating(module), torch.enable_grad(), _frozen(module):
             for x in batches:
                 images += len(x)
-                _backward(module, x, sizes, generator)
+                starts[:] = [x.detach().clone().requires_grad_()]
+                _backward(module, starts, sizes, generator)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # an in-place step that autograd forbids, say: without gradients the network runs
+        return {path: _no_moments(layer) for path, layer in layers.items()}
     finally:
         for handle in handles:
             handle.remove()
-    return {path: total / max(images, 1) for path, total in found.items()}
+    return {path: found[path] / images for path in layers if path in found}
 
 
-def _backward(module: nn.Module, x: Tensor, sizes: list[float], generator: Generator) -> None:
-    x = x.detach().clone().requires_grad_()
-    total = signed_sum(module(x), sizes, generator)
+def _backward(module: nn.Module, starts: list[Tensor], sizes: list[float], generator: Generator) -> None:
+    """One image batch, starts[0]; the layers' hooks collect what flows back, and add starts of their own."""
+    total = signed_sum(module(starts[0].clone()), sizes, generator)
     if total is not None:
-        torch.autograd.grad(total, [x], allow_unused=True)
+        torch.autograd.grad(total, starts, allow_unused=True)
 
 
 def signed_sum(outputs: Any, sizes: list[float], generator: Generator) -> Tensor | None:
@@ -156,13 +170,32 @@ def signed_sum(outputs: Any, sizes: list[float], generator: Generator) -> Tensor
 
     `sizes` is empty for the first batch, whose outputs fill it. None: nothing depends on the input.
     """
-    found = [z for z in responses(output_tensors(outputs)) if z.requires_grad]
-    if not sizes:
-        sizes += [1.0 / max(float(z.detach().norm()) / len(z) ** 0.5, 1e-12) for z in found]
-    if not found:
+    found = responses(output_tensors(outputs))
+    for z in found[len(sizes) :]:
+        sizes.append(1.0 / max(float(z.detach().norm()) / max(len(z), 1) ** 0.5, 1e-12))  # noqa: PERF401
+    felt = [(z, size) for z, size in zip(found, sizes, strict=False) if z.requires_grad]
+    if not felt:
         return None
-    signs = (torch.randint(0, 2, z.shape, generator=generator).to(z) * 2 - 1 for z in found)
-    return torch.stack([(e * z).sum() * size for e, z, size in zip(signs, found, sizes, strict=True)]).sum()
+    signs = (torch.randint(0, 2, z.shape, generator=generator).to(z) * 2 - 1 for z, _ in felt)
+    return torch.stack([(e * z).sum() * size for e, (z, size) in zip(signs, felt, strict=True)]).sum()
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """No gradients of parameters: fewer products, and the only way back is to the images."""
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_()
+
+
+def _no_moments(layer: Plain) -> Tensor:
+    outputs = len(layer.weight) // _groups(layer)
+    return torch.zeros(_groups(layer), outputs, outputs, dtype=torch.float64)
 
 
 def _groups(layer: Plain) -> int:

@@ -7,11 +7,10 @@ graph; a batch norm's running statistics are measurements and are not counted (t
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,8 @@ from torch.nn.utils import parametrize
 from basisconv.errors import MalformedWeights
 from basisconv.nn import Factorized, Form
 from basisconv.reasons import Reason
+from basisconv.watch import Call, Watched, watch
+from basisconv.watch import evaluating as evaluating  # its users know it from here
 
 _KINDS: dict[type[nn.Module], str] = {
     nn.Conv2d: "conv2d",
@@ -30,6 +31,7 @@ _KINDS: dict[type[nn.Module], str] = {
     nn.ConvTranspose2d: "conv_transpose2d",
     nn.ConvTranspose3d: "conv_transpose3d",
 }
+_CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,29 @@ class Layer:
 
 @dataclass(frozen=True)
 class Site:
-    """A layer where it stands in the network: what the method needs beyond the table's row."""
+    """A layer where it stands in the network: what the method needs beyond the table's row.
+
+    `images`: of the example that the calls are of.
+    """
 
     layer: Layer
     module: nn.Module
-    input_size: tuple[int, ...]
+    calls: tuple[Call, ...]
+    images: int
 
     @property
     def target(self) -> nn.Conv2d | nn.Linear:
         """The module, known to be compressible."""
         return cast(nn.Conv2d | nn.Linear, self.module)
+
+    def positions_between(self, axis: int) -> int:
+        """Positions of one image, over all calls, after a convolution along `axis` (0, 1) alone."""
+        found = 0
+        for call in self.calls:
+            height, width = call.output[-2:]
+            images = prod(call.output) // (height * width * self.layer.out_channels)
+            found += images * (height * call.input[-1] if axis == 0 else width * call.input[-2])
+        return found // self.images
 
 
 @dataclass(frozen=True)
@@ -158,7 +173,7 @@ def form_cost(site: Site, form: Form, rank: int, bias: bool) -> LayerCost:
     axis = 0 if form == "kx1_1xk" else 1
     first = rank * layer.in_channels * layer.kernel_size[axis]
     second = rank * layer.out_channels * layer.kernel_size[1 - axis]
-    between = layer.output_size[axis] * site.input_size[1 - axis]  # the other axis is still untouched
+    between = site.positions_between(axis)
     return LayerCost(between * first + positions * second, first + second + biases)
 
 
@@ -168,116 +183,87 @@ def _inputs_per_group(module: nn.Module) -> int:
 
 def sites(module: nn.Module, example: Tensor) -> list[Site]:
     """Every convolution and linear layer that the forward pass reaches, in order."""
-    paths = {child: path for path, child in module.named_modules() if isinstance(child, tuple(_KINDS))}
-    calls: Counter[nn.Module] = Counter()
-    sizes: dict[nn.Module, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-    numel: Counter[nn.Module] = Counter()
-
-    def note(child: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        calls[child] += 1
-        numel[child] += output.numel() // example.shape[0]
-        sizes.setdefault(child, (tuple(inputs[0].shape), tuple(output.shape)))
-
-    with _hooked(paths, note), evaluating(module):
-        module(example)
-    users = Counter(id(child.weight) for child in sizes)
-    elsewhere = _direct_uses(module)
-    return [
-        _site(paths[child], child, shapes, numel[child], calls[child], users, elsewhere)
-        for child, shapes in sizes.items()
-    ]
+    paths = {child: path for path, child in module.named_modules()}
+    seen = watch(module, tuple(_KINDS), example)
+    owners, guarded = _owners(module, set(seen.calls)), _guarded(module)
+    return [_site(paths[child], child, seen, owners, child in guarded, len(example)) for child in seen.calls]
 
 
 def _site(
-    path: str,
-    child: nn.Module,
-    shapes: tuple[tuple[int, ...], tuple[int, ...]],
-    outputs: int,
-    calls: int,
-    users: Counter[int],
-    elsewhere: set[str],
+    path: str, child: nn.Module, seen: Watched, owners: Counter[int], guarded: bool, images: int
 ) -> Site:
     kind = next(name for cls, name in _KINDS.items() if isinstance(child, cls))
-    linear = kind == "linear"
+    linear, calls = kind == "linear", seen.calls[child]
     weight = cast(Tensor, child.weight)
     groups = cast(int, getattr(child, "groups", 1))
-    transposed = kind.startswith("conv_transpose")
     inputs = weight[0].numel()
-    in_channels = cast(int, child.in_features if linear else child.in_channels)
     out_channels = cast(int, child.out_features if linear else child.out_channels)
-    per_output = in_channels // groups * prod(weight.shape[2:])
-    macs = _transposed_macs(shapes, weight, calls) if transposed else outputs * per_output
-    max_rank = min(out_channels // groups, inputs)
     even = break_even_rank(out_channels, inputs, groups)
     reason = _reason(child, kind, even)
-    if reason is None and calls > 1:
-        reason = Reason.CALLED_TWICE
-    if reason is None and (users[id(weight)] > 1 or f"{path}.weight" in elsewhere):
+    if reason is None and (guarded or child in seen.hooked):
+        reason = Reason.CUSTOM_LAYER
+    if reason is None and (child in seen.read or owners[_address(weight)] > 1):
         reason = Reason.SHARED_WEIGHTS
-    ones = (1, 1)
+    ones, spatial = (1, 1), weight.dim() - 2
     layer = Layer(
         name=path,
         kind=kind,
-        in_channels=in_channels,
+        in_channels=cast(int, child.in_features if linear else child.in_channels),
         out_channels=out_channels,
         kernel_size=ones if linear else tuple(cast(tuple[int, ...], child.kernel_size)),
         stride=ones if linear else tuple(cast(tuple[int, ...], child.stride)),
         groups=groups,
-        output_size=(ones + shapes[1][1:-1])[-2:] if linear else shapes[1][2:],
-        macs=macs,
+        output_size=(ones + calls[0].output[1:-1])[-2:] if linear else calls[0].output[-spatial:],
+        macs=_macs(weight, calls, kind.startswith("conv_transpose")) // images,
         params=sum(p.numel() for p in child.parameters()),
-        max_rank=max_rank,
+        max_rank=min(out_channels // groups, inputs),
         break_even_rank=even,
         compressible=reason is None,
         reason=reason.value if reason else None,
-        calls=calls,
+        calls=len(calls),
     )
-    return Site(layer, child, ones if linear else shapes[0][2:])
+    return Site(layer, child, tuple(calls), images)
+
+
+def _macs(weight: Tensor, calls: Sequence[Call], transposed: bool) -> int:
+    """Each output value sees one filter; of a transposed convolution each input value meets one."""
+    met = [prod(call.input if transposed else call.output) for call in calls]
+    return sum(met) * weight[0].numel()
+
+
+def _owners(module: nn.Module, reached: set[nn.Module]) -> Counter[int]:
+    """How many modules hold the same numbers; layers of our kinds only where they run."""
+    holders = [m for m in module.modules() if m in reached or not isinstance(m, tuple(_KINDS))]
+    return Counter(_address(p) for m in holders for p in m.parameters(recurse=False))
+
+
+def _guarded(module: nn.Module) -> set[nn.Module]:
+    """Parts of torch's own composites (attention, transformer layers), which take their parts' weights."""
+    theirs = [m for m in module.modules() if type(m).__module__.startswith("torch.nn.modules.")]
+    composites = [m for m in theirs if type(m) not in _CONTAINERS]
+    return {part for m in composites for part in m.modules() if part is not m}
+
+
+def _address(tensor: Tensor) -> int:
+    """The same for views that begin at the same number, as tied layers of two kinds have."""
+    return tensor.data_ptr() or id(tensor)
 
 
 def _reason(child: nn.Module, kind: str, even: int) -> Reason | None:
     if kind not in ("conv2d", "linear"):
         return Reason.UNSUPPORTED_KIND
-    if type(child) not in _KINDS or parametrize.is_parametrized(child):
+    if type(child) not in _KINDS or _is_computed(child):
         return Reason.CUSTOM_LAYER
-    if even >= 1:
-        return None
+    return _never(child) if even < 1 else None
+
+
+def _is_computed(child: nn.Module) -> bool:
+    """Whether other numbers than the stored weight decide: a parametrization, or a weight set by somebody."""
+    return parametrize.is_parametrized(child) or "weight" not in dict(child.named_parameters(recurse=False))
+
+
+def _never(child: nn.Module) -> Reason:
     groups = cast(int, getattr(child, "groups", 1))
     if groups == 1:
         return Reason.NEVER_CHEAPER
     return Reason.DEPTHWISE if groups == child.in_channels else Reason.GROUPED_NEVER_PAYS
-
-
-def _transposed_macs(shapes: tuple[tuple[int, ...], tuple[int, ...]], weight: Tensor, calls: int) -> int:
-    """Each input value meets every tap: input positions x weights."""
-    return prod(shapes[0][2:]) * weight.numel() * calls
-
-
-def _direct_uses(module: nn.Module) -> set[str]:
-    """Weights that an fx graph reads itself, past their layer."""
-    if not isinstance(module, torch.fx.GraphModule):
-        return set()
-    return {str(node.target) for node in module.graph.nodes if node.op == "get_attr"}
-
-
-@contextmanager
-def _hooked(children: Any, hook: Any) -> Iterator[None]:
-    handles = [child.register_forward_hook(hook) for child in children]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every submodule's own mode is put back."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for child, training in modes.items():
-            child.training = training

@@ -107,10 +107,9 @@ def _by_activations(
     assert measured.random is not None
     generator.set_state(measured.random)
     original = copy.deepcopy(module)
-    order = [site.layer.name for site in found]
-    observer = _observer(module, original, example, order, images, measured.batches)
     errors: dict[str, float] = {}
     open_sites = {s.layer.name: s for s in found if s.layer.name in measured.metrics}
+    observer = _observer(module, original, example, list(open_sites.values()), images, measured.batches)
     todo = _fits(observer, open_sites, planned)
     windows = Refinement.over(module, example, todo, planned, observer, images, generator)
     for done, site in enumerate(todo):
@@ -125,12 +124,21 @@ def _by_activations(
 
 
 def _observer(
-    module: nn.Module, original: nn.Module, example: Tensor, order: list[str], images: Images, batches: int
+    module: nn.Module,
+    original: nn.Module,
+    example: Tensor,
+    open_sites: list[Site],
+    images: Images,
+    batches: int,
 ) -> Observer:
+    """Along the graph, where there is one and it shows every open layer's calls."""
+    calls = {site.layer.name: site.layer.calls for site in open_sites}
     graph = trace(original, example)
-    if graph is None:
-        return HookObserver(order, original, module, images)
-    return GraphObserver(graph, original, module, images, batches)
+    if graph is not None:
+        observer = GraphObserver(graph, original, module, images, batches)
+        if all(observer.calls(path) == count for path, count in calls.items()):
+            return observer
+    return HookObserver(calls, original, module, images)
 
 
 def _fits(observer: Observer, open_sites: dict[str, Site], planned: Mapping[str, Planned]) -> list[Site]:
@@ -155,6 +163,8 @@ def _fit(
     for x, target in observer.observe(path):
         positions = choose_positions(site.target, target, generator)
         moments.add(seen_rows(site.target, x, positions), response_rows(site.target, target, positions))
+    if not moments.rows:  # values decide what runs, and what came before keeps all images from the layer
+        return _fit_unseen(module, site, option)
     seen = moments.covariances()
     if option.form == "dense":
         norm = observer.norm_after(path)
@@ -166,6 +176,15 @@ def _fit(
     fitted = fit_pair(site, seen, metrics[path], option.form, option.rank)
     replace_(module, {path: fitted.layer})
     return fitted.error
+
+
+def _fit_unseen(module: nn.Module, site: Site, option: Option) -> float | None:
+    """From the filters alone; a layer that stays dense stays as it is."""
+    if option.form == "dense":
+        return None
+    pair = _from_weights(site, option)
+    replace_(module, {site.layer.name: pair})
+    return _energy_lost(site, pair)
 
 
 def _outcome(site: Site, choice: Planned, error: float | None) -> LayerOutcome:

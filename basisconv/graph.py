@@ -1,7 +1,8 @@
 """The network as an fx graph: who calls whom, and where a convolution's output meets a shortcut."""
 
+import inspect
 import operator
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +27,20 @@ class _Tracer(fx.Tracer):
 def trace(module: nn.Module, example: Tensor) -> fx.Graph | None:
     """The module's graph, or None where it cannot be traced or the trace computes something else."""
     try:
-        graph = module.graph if isinstance(module, fx.GraphModule) else _Tracer().trace(module)
+        graph = module.graph if isinstance(module, fx.GraphModule) else _traced(module)
         with evaluating(module):
             expected, found = module(example), fx.Interpreter(module, graph=graph).run(example)
+        pairs = list(zip(output_tensors(expected), output_tensors(found), strict=True))
     except Exception:  # the tracer runs the module's own code with proxies: anything may happen
         return None
-    pairs = zip(output_tensors(expected), output_tensors(found), strict=True)
-    return graph if all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs) else None
+    return graph if pairs and all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs) else None
+
+
+def _traced(module: nn.Module) -> fx.Graph:
+    """Arguments beside the image have their defaults, on which the network may branch."""
+    _, *others = inspect.signature(module.forward).parameters.values()
+    given = {p.name: p.default for p in others if p.default is not inspect.Parameter.empty}
+    return _Tracer().trace(module, concrete_args=given or None)
 
 
 @dataclass(frozen=True)
@@ -71,14 +79,16 @@ def _is_add(node: fx.Node) -> bool:
 
 
 def norm_after(module: nn.Module, node: fx.Node) -> str | None:
-    """The path of the batch norm that is the layer's only user."""
+    """The path of the batch norm that is the layer's only user, and serves no other."""
     if len(node.users) != 1:
         return None
     user = next(iter(node.users))
     if user.op != "call_module":
         return None
-    is_norm = isinstance(module.get_submodule(str(user.target)), nn.BatchNorm2d)
-    return str(user.target) if is_norm else None
+    norm = module.get_submodule(str(user.target))
+    called = [n for n in node.graph.nodes if n.op == "call_module"]
+    alone = sum(module.get_submodule(str(n.target)) is norm for n in called) == 1
+    return str(user.target) if isinstance(norm, nn.BatchNorm2d) and alone else None
 
 
 def inverse_scale(module: nn.Module, norms: tuple[str, ...]) -> Tensor | float:
@@ -159,6 +169,12 @@ def last_uses(order: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
     return dead
 
 
+def arguments(order: Sequence[fx.Node], x: Tensor) -> dict[fx.Node, Any]:
+    """The network's inputs: the images, and what further arguments are by default."""
+    image, *others = [node for node in order if node.op == "placeholder"]
+    return {image: x, **{node: node.args[0] if node.args else None for node in others}}
+
+
 def run_node(network: nn.Module, node: fx.Node, values: dict[fx.Node, Any]) -> None:
     """Compute one node of `network` from the values before it and put it beside them."""
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
@@ -173,8 +189,11 @@ def run_node(network: nn.Module, node: fx.Node, values: dict[fx.Node, Any]) -> N
         values[node] = getattr(network.get_submodule(owner), name)
 
 
-def calls(order: list[fx.Node]) -> Iterator[tuple[int, str]]:
-    """Position and path of every module call."""
+def calls(order: list[fx.Node], module: nn.Module) -> dict[str, list[int]]:
+    """Positions of every module's calls, by the first of its paths; in the order of the first calls."""
+    paths = {child: path for path, child in module.named_modules()}
+    places: dict[str, list[int]] = {}
     for i, node in enumerate(order):
         if node.op == "call_module":
-            yield i, str(node.target)
+            places.setdefault(paths[module.get_submodule(str(node.target))], []).append(i)
+    return places

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator as Steps
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,6 +15,7 @@ from basisconv.errors import InvalidRequest, MalformedWeights
 from basisconv.options import Measured, Option, Statistics, spectra
 from basisconv.patches import seen_width
 from basisconv.plan import candidates, check_feasible, check_request, table
+from basisconv.reasons import Reason
 
 GRAM_BYTES = 1 << 30  # of patch covariances collected in one pass over the images; beyond it, more passes
 
@@ -66,6 +68,11 @@ def _of_responses(
     yield Progress("calibrate", 0.0, "Measuring what each layer's errors do to the output")
     open_sites = candidates(found, config)
     metrics, batches = _metrics(module, open_sites, images, generator)
+    unreached = {site.layer.name for site in open_sites} - metrics.keys()
+    found = [_unreached(site) if site.layer.name in unreached else site for site in found]
+    costs = count(module, example)
+    check_feasible(found, costs, config)  # again: without the layers that no image reached
+    open_sites = candidates(found, config)
     tables: dict[str, list[Option]] = {}
     energies: dict[str, Tensor] = {}
     for some in _chunks(open_sites):
@@ -75,7 +82,12 @@ def _of_responses(
             path = site.layer.name
             tables[path], energies[path] = _known(site, config, statistics.pop(path))
     state = generator.get_state()
-    return Measured(found, count(module, example), tables, energies, metrics, batches, state)
+    return Measured(found, costs, tables, energies, metrics, batches, state)
+
+
+def _unreached(site: Site) -> Site:
+    """Nothing is known of a layer that no image reaches: it stays as it is."""
+    return replace(site, layer=replace(site.layer, compressible=False, reason=Reason.NOT_REACHED.value))
 
 
 def _known(site: Site, config: DecomposeConfig, statistics: Statistics | None) -> tuple[list[Option], Tensor]:

@@ -4,16 +4,28 @@ Two ways: along the fx graph, where each part of both networks is run once and t
 known; or, for modules that cannot be traced, by running both networks up to the layer each time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from basisconv.calibrate import Images
 from basisconv.cost import evaluating
-from basisconv.graph import Meeting, calls, inverse_scale, last_uses, meeting, norm_after, run_node, schedule
+from basisconv.graph import (
+    Meeting,
+    arguments,
+    calls,
+    inverse_scale,
+    last_uses,
+    meeting,
+    norm_after,
+    run_node,
+    schedule,
+)
+from basisconv.watch import layer_input
 from basisconv.windows import Window, windows
 
 MEMORY_BYTES = 1 << 30  # for both networks' values between two layers; beyond it they are computed again
@@ -46,7 +58,7 @@ class _State:
 
     @property
     def size_bytes(self) -> int:
-        values = [*self.original.values(), *self.compressed.values()]
+        values = tree_leaves([list(self.original.values()), list(self.compressed.values())])
         storages = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -65,7 +77,7 @@ class Passage:
 
 
 def _cloned(values: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
-    return {node: value.clone() if isinstance(value, Tensor) else value for node, value in values.items()}
+    return {node: tree_map_only(Tensor, torch.clone, value) for node, value in values.items()}
 
 
 class GraphObserver:
@@ -88,7 +100,7 @@ class GraphObserver:
         self._order = schedule(graph, original)
         self._dead = last_uses(self._order)
         self._base: list[_State] | None = None  # None: every batch starts from its images
-        self._places = {path: i for i, path in calls(self._order)}
+        self._places = calls(self._order, original)
 
     @property
     def order(self) -> list[str]:
@@ -98,24 +110,40 @@ class GraphObserver:
     def nodes(self) -> list[fx.Node]:
         return self._order
 
+    def calls(self, path: str) -> int:
+        """How often the graph runs the layer."""
+        return len(self._places.get(path, ()))
+
     def norm_after(self, path: str) -> str | None:
-        return norm_after(self._original, self._order[self._places[path]])
+        first, *later = self._places[path]
+        return None if later else norm_after(self._original, self._order[first])
 
     def observe(self, path: str) -> Iterator[Observation]:
-        """Per batch the layer's input and y + (s - s^) / scale, where the layer meets a shortcut s."""
-        place = self._places[path]
+        """Per batch and call the layer's input and y + (s - s^) / scale, where it meets a shortcut s.
+
+        Between the calls of one layer the compressed network runs it as it still is.
+        """
+        first, *later = self._places[path]
+        for state in self._states(first):
+            yield self._observed(state, first)
+            ahead = state.fork() if later else state
+            for place in later:
+                with evaluating(self._original), evaluating(self._compressed):
+                    self._advance(ahead, place)
+                yield self._observed(ahead, place)
+
+    def _observed(self, state: _State, place: int) -> Observation:
         node = self._order[place]
         source = node.args[0] if node.args else next(iter(node.kwargs.values()))
         assert isinstance(source, fx.Node)
+        if node not in state.original:
+            with evaluating(self._original):
+                run_node(self._original, node, state.original)
+        target = state.original[node]
         shortcut = meeting(self._original, node)
-        for state in self._states(place):
-            if node not in state.original:
-                with evaluating(self._original):
-                    run_node(self._original, node, state.original)
-            target = state.original[node]
-            if shortcut is not None:
-                target = target + self._lost(state, shortcut, target)
-            yield state.compressed[source], target
+        if shortcut is not None:
+            target = target + self._lost(state, shortcut, target)
+        return state.compressed[source], target
 
     def _lost(self, state: _State, shortcut: Meeting, like: Tensor) -> Tensor | float:
         """What the shortcut lost, in the units of the layer's raw response."""
@@ -128,7 +156,8 @@ class GraphObserver:
         return (s - s_hat) * scale
 
     def windows(self, example: Tensor, fitted: set[str]) -> list[Window]:
-        return windows(self._order, self._original, example, fitted)
+        once = {path for path in fitted if self.calls(path) == 1}  # other calls may lie outside a window
+        return windows(self._order, self._original, example, once)
 
     def enter(self, window: Window) -> None:
         """Remember what goes into the window, of as many batches as there is room for."""
@@ -194,9 +223,8 @@ class GraphObserver:
         if self._base is not None:
             yield from list(self._base)
             return
-        inputs = [node for node in self._order if node.op == "placeholder"]
         for x in self._images():
-            yield _State(0, {inputs[0]: x.clone()}, {inputs[0]: x.clone()})
+            yield _State(0, arguments(self._order, x.clone()), arguments(self._order, x.clone()))
 
     def _advance(self, state: _State, stop: int) -> None:
         for node in self._order[state.at : stop]:
@@ -213,40 +241,51 @@ class GraphObserver:
         return (self._original, state.original), (self._compressed, state.compressed)
 
 
-class _Reached(Exception):  # noqa: N818 - not an error: the rest of the forward pass is not needed
+class _Enough(Exception):  # noqa: N818 - not an error: the rest of the forward pass is not needed
     pass
 
 
 class HookObserver:
-    """Both networks from their images up to the layer, each time; no shortcut correction."""
+    """Both networks from their images up to the layer, each time; no shortcut correction.
 
-    def __init__(self, order: list[str], original: nn.Module, compressed: nn.Module, images: Images) -> None:
-        self.order = order
+    `calls`: how often each layer is expected to run, in the order in which they may be fitted. Calls that
+    only one of the two networks makes, or on other shapes, tell nothing and are left out.
+    """
+
+    def __init__(
+        self, calls: Mapping[str, int], original: nn.Module, compressed: nn.Module, images: Images
+    ) -> None:
+        self.order = list(calls)
+        self._calls = calls
         self._original, self._compressed, self._images = original, compressed, images
 
     def norm_after(self, path: str) -> str | None:  # noqa: ARG002 - without a graph nobody knows
         return None
 
     def observe(self, path: str) -> Iterator[Observation]:
+        most = self._calls.get(path, 1)
         for x in self._images():
-            seen = _until(self._compressed, path, x)[0]
-            yield seen, _until(self._original, path, x)[1]
+            ours, theirs = (_until(n, path, x.clone(), most) for n in (self._compressed, self._original))
+            for (seen, response), (_, target) in zip(ours, theirs, strict=False):
+                if response.shape == target.shape:
+                    yield seen, target
 
 
-def _until(network: nn.Module, path: str, x: Tensor) -> Observation:
-    """Input and output of one layer; the forward pass ends there."""
+def _until(network: nn.Module, path: str, x: Tensor, most: int) -> list[Observation]:
+    """Input and output of a layer's calls; the forward pass ends with the last that is expected."""
     caught: list[Observation] = []
 
-    def note(_: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        caught.append((inputs[0], output))
-        raise _Reached
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        caught.append((layer_input(args, kwargs).clone(), output.clone()))
+        if len(caught) == most:
+            raise _Enough
 
-    handle = network.get_submodule(path).register_forward_hook(note)
+    handle = network.get_submodule(path).register_forward_hook(note, with_kwargs=True)
     try:
         with evaluating(network), torch.no_grad():
             network(x)
-    except _Reached:
+    except _Enough:
         pass
     finally:
         handle.remove()
-    return caught[0]
+    return caught

@@ -1,6 +1,6 @@
 """What a network answers: one tensor or several, logits or probabilities or anything else."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,23 @@ _SMALLEST = 1e-7  # probability: below it a softmax output's logarithm is roundi
 
 
 def output_tensors(outputs: Any) -> tuple[Tensor, ...]:
-    """The floating-point tensors among a forward pass' results (a tensor, or a tuple, list or dict)."""
-    if isinstance(outputs, Tensor):
-        outputs = (outputs,)
-    elif isinstance(outputs, dict):
+    """The floating-point tensors among a forward pass' results, however tuples, lists and dicts nest them."""
+    return tuple(z for z in _leaves(outputs) if isinstance(z, Tensor) and z.is_floating_point())
+
+
+def _leaves(outputs: Any) -> Iterator[Any]:
+    if isinstance(outputs, Mapping):
         outputs = tuple(outputs.values())
-    return tuple(z for z in outputs if isinstance(z, Tensor) and z.is_floating_point())
+    if isinstance(outputs, tuple | list):
+        for part in outputs:
+            yield from _leaves(part)
+    else:
+        yield outputs
+
+
+def widened(values: Tensor) -> Tensor:
+    """Half precision as float32, in which sums of products neither overflow nor lose all digits."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def is_classifier(outputs: Sequence[Tensor]) -> bool:
@@ -33,7 +44,8 @@ def logits(scores: Tensor) -> Tensor:
 
 def responses(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Outputs in the form in which errors are compared: a classifier's logits up to a constant per image."""
+    outputs = [widened(z) for z in outputs]
     if not is_classifier(outputs):
-        return list(outputs)
+        return outputs
     z = logits(outputs[0])
     return [z - z.mean(1, keepdim=True)]

@@ -58,19 +58,26 @@ def choose_positions(layer: nn.Conv2d | nn.Linear, response: Tensor, generator: 
 
     ResNet-20 at half its operations: the same accuracy as with 256 everywhere, in two thirds of the time.
     """
-    total = _positions(layer, response)
+    total = positions_of(layer, response)
     wanted = min(MOST, max(FEWEST, layer.weight[0].numel() // 4))
     if total <= wanted:
         return torch.arange(total, device=response.device)
     return torch.randperm(total, generator=generator)[:wanted].sort().values.to(response.device)
 
 
-def _positions(layer: nn.Conv2d | nn.Linear, response: Tensor) -> int:
-    return response.numel() // (response.shape[0] * layer.weight.shape[0])
+def positions_of(layer: nn.Conv2d | nn.Linear, response: Tensor) -> int:
+    """Places of one image (one row of the batch axis) at which the layer answers."""
+    return _batched(layer, response)[0].numel() // layer.weight.shape[0]
+
+
+def _batched(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
+    """torch's layers also take a single image or row; here it is a batch of one."""
+    return x[None] if x.dim() == (1 if isinstance(layer, nn.Linear) else 3) else x
 
 
 def response_rows(layer: nn.Conv2d | nn.Linear, response: Tensor, positions: Tensor) -> Tensor:
     """(G, M, O) of the layer's raw output: N x C x H x W, or N x ... x C for a linear layer."""
+    response = _batched(layer, response)
     if isinstance(layer, nn.Linear):
         return response.reshape(len(response), -1, layer.out_features)[:, positions].flatten(0, 1)[None]
     picked_NCP = response.flatten(2)[:, :, positions]
@@ -79,6 +86,7 @@ def response_rows(layer: nn.Conv2d | nn.Linear, response: Tensor, positions: Ten
 
 def input_rows(layer: nn.Conv2d | nn.Linear, x: Tensor, positions: Tensor) -> Tensor:
     """(G, M, I): the patches that the responses at `positions` see, in the order of the weight's entries."""
+    x = _batched(layer, x)
     if isinstance(layer, nn.Linear):
         return x.reshape(len(x), -1, layer.in_features)[:, positions].flatten(0, 1)[None]
     x = _padded(layer, x)

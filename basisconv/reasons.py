@@ -12,7 +12,7 @@ class Reason(StrEnum):
     UNSUPPORTED_KIND = "unsupported_kind"
     CUSTOM_LAYER = "custom_layer"
     SHARED_WEIGHTS = "shared_weights"
-    CALLED_TWICE = "called_more_than_once"
+    NOT_REACHED = "not_reached"
     EXCLUDED = "excluded"
     NOT_REQUESTED = "not_requested"
     NOT_CHEAPER = "not_cheaper"
@@ -31,9 +31,9 @@ _SENTENCES = {
     Reason.GROUPED_NEVER_PAYS: "Its groups are so narrow that a basis per group costs more at any rank.",
     Reason.NEVER_CHEAPER: "Two layers would cost at least as much at any rank.",
     Reason.UNSUPPORTED_KIND: "Only two-dimensional convolutions and linear layers are compressed.",
-    Reason.CUSTOM_LAYER: "Its weights are computed, or its class is not a plain convolution.",
-    Reason.SHARED_WEIGHTS: "Another layer uses the same weights.",
-    Reason.CALLED_TWICE: "The network runs this layer more than once on different inputs.",
+    Reason.CUSTOM_LAYER: "It is no plain convolution: computed weights, a class of its own, or hooks.",
+    Reason.SHARED_WEIGHTS: "Another layer, or the network's own code, uses the same weights.",
+    Reason.NOT_REACHED: "No calibration image reaches this layer.",
     Reason.EXCLUDED: "The request leaves this layer out.",
     Reason.NOT_REQUESTED: "The request names ranks for other layers only.",
     Reason.NOT_CHEAPER: "At this rank two layers would cost at least as much.",

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, fx, nn
 
 from basisconv.calibrate import signed_sum
 from basisconv.cost import evaluating
-from basisconv.graph import last_uses, run_node
+from basisconv.graph import arguments, last_uses, run_node
 
 LAYERS = 2  # in a window at least: one layer alone has been fitted already
 
@@ -72,7 +72,23 @@ def second_moments(
     """E of the sum over positions of g g' at every window's end, (C, C) float64 on the CPU.
 
     g: gradient of the outputs' random combination (calibrate.signed_sum), as fisher() has it at layers.
+    Empty for a network that torch cannot differentiate.
     """
+    try:
+        return _second_moments(order, module, found, batches, generator)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # an in-place step that autograd forbids, say
+        return {}
+
+
+def _second_moments(
+    order: Sequence[fx.Node],
+    module: nn.Module,
+    found: Sequence[Window],
+    batches: Iterable[Tensor],
+    generator: Generator,
+) -> dict[fx.Node, Tensor]:
     ends = [window.out for window in found]
     moments: dict[fx.Node, Tensor] = {}
     sizes: list[float] = []
@@ -101,13 +117,12 @@ def _watched(
     order: Sequence[fx.Node], module: nn.Module, ends: set[fx.Node], x: Tensor
 ) -> tuple[dict[fx.Node, Tensor], Any]:
     """One forward pass; the values at `ends` (as their users see them) and the outputs."""
-    values: dict[fx.Node, Any] = {}
+    # of the leaf a copy: a network may change its input in place
+    values = arguments(order, x.detach().clone().requires_grad_().clone())
     for node in order:
         if node.op == "output":
             return values, fx.node.map_arg(node.args[0], values.__getitem__)
-        if node.op == "placeholder":
-            values[node] = x.detach().clone().requires_grad_()
-        else:
+        if node.op != "placeholder":
             run_node(module, node, values)
         if node in ends:
             values[node] = values[node].clone()  # what comes after may change it in place
@@ -115,16 +130,14 @@ def _watched(
 
 
 def _cuts(order: Sequence[fx.Node], module: nn.Module, example: Tensor) -> list[_Cut]:
-    dead, values, moving = last_uses(list(order)), {}, set[fx.Node]()
+    dead, values, moving = last_uses(list(order)), arguments(order, example), set[fx.Node]()
     found: list[_Cut] = []
     live: dict[fx.Node, int] = {}  # floats that depend on the input, and their size
     with evaluating(module):
         for at, node in enumerate(order):
             if node.op == "output":
                 break
-            if node.op == "placeholder":
-                values[node] = example
-            else:
+            if node.op != "placeholder":
                 run_node(module, node, values)
             if node.op == "placeholder" or any(source in moving for source in node.all_input_nodes):
                 moving.add(node)

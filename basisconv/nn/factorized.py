@@ -42,8 +42,8 @@ class Factorized(nn.Module, ABC):
     def to_dense(self) -> nn.Conv2d | nn.Linear:
         """The one layer that computes the same (exactly, up to rounding in float64)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.second(self.first(x))
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name, by which layers may be called
+        y: Tensor = self.second(self.first(input))
         return y
 
     def draw_(self, drawn: Drawn) -> Self:

@@ -305,7 +305,7 @@ def test_what_a_shortcut_lost_is_added_to_the_target():
     graph = trace(original, EXAMPLE)
     assert graph is not None
     observer = GraphObserver(graph, original, compressed, batches, 3)
-    plain = HookObserver([], original, compressed, batches)
+    plain = HookObserver({}, original, compressed, batches)
     pairs = zip(observer.observe("block2.conv2"), plain.observe("block2.conv2"), strict=True)
     norm = original.block2.bn2
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
@@ -322,7 +322,7 @@ def test_what_is_observed_does_not_depend_on_how_much_memory_there_is(memory_byt
     graph = trace(original, EXAMPLE)
     assert graph is not None
     walk = GraphObserver(graph, original, compressed, batches, 3, memory_bytes)
-    plain = HookObserver([], original, compressed, batches)
+    plain = HookObserver({}, original, compressed, batches)
     for path in ("stem", "block1.conv1", "block2.conv1", "head"):
         for (x, t), (x_plain, t_plain) in zip(walk.observe(path), plain.observe(path), strict=True):
             torch.testing.assert_close(x, x_plain, rtol=1e-4, atol=1e-5)
