@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from basisconv.basis.activations import Metric, basis_factors, regression
+from basisconv.basis.activations import Metric, basis_factors, lifted, regression
 from basisconv.calibrate import Covariances
 from basisconv.cost import Site
 from basisconv.errors import MalformedWeights
@@ -72,7 +72,7 @@ def _fit_basis(
     factors = []
     for weight, gram, metric in zip(regressed(layer, seen), seen.gram, metrics, strict=True):
         scaled = metric.root @ weight
-        factors.append(basis_factors(weight, scaled @ gram @ scaled.T, metric, rank))
+        factors.append(basis_factors(weight, scaled @ lifted(gram) @ scaled.T, metric, rank))
     basis, mixing = (torch.stack(parts) for parts in zip(*factors, strict=True))
     product, filters = mixing @ basis, to_patches(layer, basis)
     bias = _bias(product, seen)

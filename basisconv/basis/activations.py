@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 METRIC_FLOOR = 1e-4  # of the metric's largest eigenvalue: no output direction is free
+LIFT = 1e-6  # of G's mean diagonal: directions that the images never took are told apart by the weights
 RIDGE = 1e-3  # of G's mean diagonal: dead channels make G singular; 1e-5 to 1e-2 gave the same result
 
 
@@ -45,6 +46,12 @@ def regression(weight_OI: Tensor, gram_II: Tensor, cross_OI: Tensor) -> Tensor:
     factor = torch.linalg.cholesky(gram_II + ridge * torch.eye(len(gram_II), dtype=gram_II.dtype))
     step_IO = torch.cholesky_solve((cross_OI - weight_OI @ gram_II).T, factor)
     return weight_OI + step_IO.T
+
+
+def lifted(gram_II: Tensor) -> Tensor:
+    """G and a little of every direction, so that there is a best one even where G is zero; 1 for a G of 0."""
+    size, eye = gram_II.diagonal().mean(), torch.eye(len(gram_II), dtype=gram_II.dtype)
+    return gram_II + LIFT * size * eye if size > 0 else eye
 
 
 def response_spectrum(weight_OI: Tensor, gram_II: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:

@@ -123,7 +123,7 @@ class PadSame(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pads: list[int] = []
         for size in (x.shape[3], x.shape[2]):
-            total = max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
+            total = max(((size - 1) // self.stride) * self.stride + self.kernel - size, 0)
             pads += [total // 2, total - total // 2]
         return torch.nn.functional.pad(x, pads)
 
