@@ -172,7 +172,7 @@ def signed_sum(outputs: Any, sizes: list[float], generator: Generator) -> Tensor
     """
     found = responses(output_tensors(outputs))
     for z in found[len(sizes) :]:
-        sizes.append(1.0 / max(float(z.detach().norm()) / max(len(z), 1) ** 0.5, 1e-12))  # noqa: PERF401
+        sizes.append(1.0 / max(float(z.detach().norm()) / max(len(z), 1) ** 0.5, 1e-30))  # noqa: PERF401
     felt = [(z, size) for z, size in zip(found, sizes, strict=False) if z.requires_grad]
     if not felt:
         return None
