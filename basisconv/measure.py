@@ -32,7 +32,7 @@ def measure(
     are not finite, naming the layer) and InfeasibleTarget (with `achievable`).
     """
     if config.basis == "activations" and images is None:
-        hint = "Give a data set, or ask for basis weights."
+        hint = "Give a data set, or images from basisconv.datafree.synthesize, or ask for basis weights."
         raise InvalidRequest("a basis of activations needs images", hint=hint)
     found = check(module, example, config)
     if config.basis == "weights" or images is None:

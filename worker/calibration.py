@@ -20,19 +20,26 @@ Rows = npt.NDArray[Any]
 
 
 def calibration_images(work: Work) -> Callable[[], Iterator[Tensor]] | None:
-    """Fresh passes over the same preprocessed train images, whole batches where the size is fixed."""
-    if work.images is None:
+    """Fresh passes over the same train images (or those made), whole batches where the size is fixed."""
+    x = _pixels(work)
+    if x is None:
         return None
     fixed = work.network.module_batch
     size = fixed or min(64, batch_size(work.example[0].numel()))
-    rows, _ = _rows(work.images, hold_back=work.allowed_loss is not None)
-    x = work.images.train_x[rows]
 
     def images() -> Iterator[Tensor]:
         for batch in batches(x, None, work.spec, batch_size=size, device=work.device, fixed=bool(fixed)):
             yield batch.x
 
     return images
+
+
+def _pixels(work: Work) -> Rows | None:
+    if work.images is not None:
+        rows, _ = _rows(work.images, hold_back=work.allowed_loss is not None)
+        pixels: Rows = work.images.train_x[rows]
+        return pixels
+    return None if work.synthetic is None else work.synthetic.calibration.cpu().numpy()
 
 
 def held_back(work: Work) -> TestImages:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -141,13 +141,17 @@ def score(answers: Answers, reference: Answers, images: TestImages, names: Seque
     """Accuracy where there are labels and classes; agreement with the original wherever there are images."""
     if not images.real:
         return Scores(None, None, None)
+    found = alike(answers, reference, names)
+    if images.y is None or not reference.is_classifier:
+        return found
+    return replace(found, accuracy=float((answers.top1 == images.y[: answers.count]).mean()))
+
+
+def alike(answers: Answers, reference: Answers, names: Sequence[str]) -> Scores:
+    """Agreement with the original: the same top-1, or decibels per output where there are no classes."""
     if not reference.is_classifier:
         return Scores(None, None, _decibels(answers, reference, names))
-    top1 = answers.top1
-    accuracy = None
-    if images.y is not None:
-        accuracy = float((top1 == images.y[: answers.count]).mean())
-    return Scores(accuracy, float((top1 == reference.top1[: answers.count]).mean()), None)
+    return Scores(None, float((answers.top1 == reference.top1[: answers.count]).mean()), None)
 
 
 def _decibels(answers: Answers, reference: Answers, names: Sequence[str]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 from basisconv.cost import Costs, count
 from basisconv.smallest import Try
 from worker import device as devices
+from worker import synthetic
 from worker.baseline import chance
 from worker.measure import Answers, score
 from worker.work import Work
@@ -177,6 +178,7 @@ def result(work: Work, seconds: dict[str, float], judged: Judgement) -> dict[str
         "seconds": seconds,
         "search": _search(work),
         "tuning": work.tuning,
+        "synthetic": synthetic.document(work),
         "layers": _layers(work, after),
         "exports": [_public(entry) for entry in work.files if entry["published"]],
         "attachments": work.attachments,

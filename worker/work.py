@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from app.jobs.options import JobOptions
 from basisconv.config import DecomposeConfig, Decomposition
 from basisconv.cost import Costs, count
+from basisconv.datafree import Synthetic
 from basisconv.formats.network import Network
 from basisconv.options import Measured
 from basisconv.smallest import Smallest
@@ -46,6 +47,7 @@ class Work:
     tests: TestImages
     # Found on the way:
     reference: Answers | None = None  # the original's answers
+    synthetic: Synthetic | None = None  # images made for a job without a data set
     truncated: Answers | None = None
     compressed: Answers | None = None
     measured: Measured | None = None  # by calibrate, for decompose
@@ -92,7 +94,7 @@ class Work:
         A loss of accuracy is no such term: the search asks for shares of the operations, at first all.
         """
         wanted = self.options.compression
-        basis = wanted.basis or ("activations" if self.with_images else "weights")
+        basis = wanted.basis or "activations"
         target = wanted.target
         auto = basis == "activations" and target.kind != "ranks"
         kind, value = target.kind, cast(Any, target.value)

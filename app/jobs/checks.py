@@ -27,7 +27,6 @@ def check_data(request: JobCreate, dataset: Dataset | None) -> None:
     if request.kind == "train":
         from_scratch.check_data(dataset)
     for asked, path, what in (
-        (request.compression.basis == "activations", ("compression", "basis"), "The basis `activations`"),
         (request.training.epochs > 0, ("training", "epochs"), "Fine-tuning"),
         (
             request.compression.target.accuracy_drop is not None,
@@ -106,10 +105,9 @@ def frozen_options(request: JobCreate, dataset: Dataset | None) -> JobOptions:
     if request.kind == "train":
         return from_scratch.frozen_options(request)
     compression = request.compression
-    with_images = dataset is not None
-    basis = compression.basis or ("activations" if with_images else "weights")
+    basis = compression.basis or "activations"
     # Ranks are ranks of the paper's form: kxk, then 1x1.
-    free = with_images and compression.target.kind != "ranks"
+    free = (dataset is not None or basis == "activations") and compression.target.kind != "ranks"
     forms = compression.forms or ("auto" if free else "basis")
     decided = compression.model_copy(update={"basis": basis, "forms": forms})
     return request.options().model_copy(update={"compression": decided})

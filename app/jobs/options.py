@@ -78,8 +78,9 @@ class LayerFilter(Options):
 class Compression(Options):
     basis: Literal["activations", "weights", "random"] | None = Field(
         None,
-        description="Where the basis comes from; left out: random for kind train, else activations with "
-        "images and weights without. random: fixed orthogonal filters, kept as a seed.",
+        description="Where the basis comes from; left out: random for kind train, else activations. Without "
+        "a data set these are measured on images made from the network's own batch-norm statistics. weights: "
+        "the paper. random: fixed orthogonal filters, kept as a seed.",
     )
     target: Target
     forms: Literal["basis", "auto"] | None = Field(

@@ -97,6 +97,19 @@ class Tuning(Measured):
     loss_kept: float | None
 
 
+class SyntheticImages(Measured):
+    """What a job without a data set was measured on instead: images made from the network itself."""
+
+    calibration_images: int
+    batch_norms: int = Field(description="Whose statistics the images were fitted to; 0: plain noise.")
+    held_back_images: int
+    expected_agreement: float | None = Field(
+        None,
+        description="Share of equal top-1 with the original on the images held back; not an accuracy.",
+    )
+    expected_agreement_db: dict[str, float] | None = None
+
+
 class JobResult(Measured):
     original: Figures = Field(description="The network as it was uploaded; kind train uses no weight of it.")
     truncated: Figures | None = Field(
@@ -108,6 +121,9 @@ class JobResult(Measured):
     seconds: dict[str, float]
     search: SearchResult | None = None
     tuning: Tuning | None = None
+    synthetic: SyntheticImages | None = Field(
+        None, description="Not null: no images were given, and these stood in for them."
+    )
     layers: list[LayerResult]
     exports: list[ExportResult]
 

@@ -188,6 +188,8 @@ def facts(result: Document) -> list[Fact]:
         found.append(Fact("Accuracy", percent(compressed["accuracy"]), points(lost)))
     elif compressed.get("agreement") is not None:
         found.append(Fact("Same answers", percent(compressed["agreement"]), "as the original"))
+    elif (expected := _expected(result)) is not None:
+        found.append(Fact("Same answers, expected", expected, "judged on made-up images"))
     for label, key, show in (
         ("Operations", "macs", count),
         ("Stored parameters", "params", count),
@@ -201,6 +203,15 @@ def facts(result: Document) -> list[Fact]:
         note = "no faster on this machine" if speed < 1.02 else "as fast, one image at a time"
         found.append(Fact("Speed", times(speed), note))
     return found
+
+
+def _expected(result: Document) -> str | None:
+    """Of a job without images: how alike the networks answer on those made from the network."""
+    made = result.get("synthetic") or {}
+    if made.get("expected_agreement") is not None:
+        return percent(made["expected_agreement"], 0)
+    figures = made.get("expected_agreement_db") or {}
+    return decibels(min(figures.values())) if figures else None
 
 
 def rows(result: Document) -> list[Row]:

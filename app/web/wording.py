@@ -70,6 +70,7 @@ WARNINGS: Final = {
     "nothing_replaced": "No layer was replaced",
     "learnable_limit_missed": "More is left to learn than the limit allows",
     "nothing_learned": "The network learned nothing that shows",
+    "no_images": "Calibrated without images",
 }
 
 TARGETS: Final = {

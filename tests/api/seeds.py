@@ -64,6 +64,8 @@ RESULT = {
     "device": "cpu",
     "seconds": {"decompose": 1.5},
     "search": None,
+    "tuning": None,
+    "synthetic": None,
     "layers": [
         {
             "name": "conv1",

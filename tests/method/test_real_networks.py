@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from basisconv import DecomposeConfig, Decomposition, count, decompose_
+from basisconv.datafree import Pixels, SynthesisConfig, Synthetic, synthesize
 from basisconv.foretell import accuracy_lost
 from basisconv.measure import measure
 from basisconv.smallest import smallest
-from tests.support.networks import NO_DATA, accuracy, batches, cifar10_images, has_data, load
+from tests.support.networks import NO_DATA, accuracy, batches, cifar10_images, has_data, load, normalisation
 
 pytestmark = [pytest.mark.data, pytest.mark.skipif(not has_data(), reason=NO_DATA)]
 EXAMPLE = torch.zeros(1, 3, 32, 32)
@@ -35,6 +36,22 @@ def test_seventy_percent_of_a_resnets_operations_cost_under_two_points_and_weigh
         found[basis] = accuracy(network, name, 2000)
     assert found["activations"] > accuracy(load(name), name, 2000) - 0.02
     assert found["weights"] < found["activations"] - 0.1
+
+
+def test_without_any_image_a_resnet_keeps_nearly_all_its_answers_and_weights_lose_a_quarter():
+    name = "cifar10_resnet20_a"
+    network, input_ = load(name), normalisation(name)
+    pixels = Pixels.normalised(input_.scale, input_.mean, input_.std)
+    *_, made = synthesize(network, EXAMPLE, pixels, SynthesisConfig(images=96, held_back=32, work_macs=2e11))
+    assert isinstance(made, Synthetic)
+    *_, _end = decompose_(
+        network, EXAMPLE, DecomposeConfig(target_value=0.7), lambda: iter(made.calibration.split(48))
+    )
+    by_weights, _ = compress(name, 1, basis="weights", target_value=0.7, forms="basis")
+    assert count(network, EXAMPLE).macs <= 0.7 * count(load(name), EXAMPLE).macs
+    found = accuracy(network, name, 2000)
+    assert found > accuracy(load(name), name, 2000) - 0.04
+    assert found > accuracy(by_weights, name, 2000) + 0.2
 
 
 def test_a_network_on_raw_pixels_with_norms_behind_the_activations_is_compressed_too():

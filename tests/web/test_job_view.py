@@ -98,6 +98,15 @@ def test_the_networks_that_were_tried_are_shown_from_the_smallest_to_the_largest
     assert job_view.search({"original": {"macs": 100}}) is None
 
 
+def test_a_job_without_images_shows_what_to_expect_and_that_it_is_an_expectation() -> None:
+    figures = {"accuracy": None, "agreement": None, "macs": 50, "params": 5, "bytes": 10}
+    result = {"original": figures, "compressed": figures, "synthetic": {"expected_agreement": 0.875}}
+    first = job_view.facts(result)[0]
+    assert (first.label, first.value) == ("Same answers, expected", "88\xa0%")
+    result["synthetic"] = {"expected_agreement": None, "expected_agreement_db": {"mask": 21.34, "box": 30.0}}
+    assert job_view.facts(result)[0].value == "21.3\xa0dB"
+
+
 def test_numbers_keep_three_digits_and_their_unit_on_one_line() -> None:
     assert formatting.count(40_551_040) == "40.6\xa0M"
     assert formatting.count(480) == "480"

@@ -110,11 +110,36 @@ def test_stages_come_in_order_and_progress_never_goes_back(bench: Bench) -> None
     assert {"train_loss", "learning_rate", "images_per_second", "accuracy"} <= names
 
 
-def test_without_images_the_weights_are_decomposed_and_no_accuracy_is_claimed(bench: Bench) -> None:
-    result = bench.run(compression={"target": {"rank_fraction": 0.5}})
+def test_without_images_the_job_says_so_and_claims_an_expectation_but_no_accuracy(bench: Bench) -> None:
+    result = bench.run()
+    for name in ("original", "truncated", "compressed"):
+        assert (result[name]["accuracy"], result[name]["agreement"]) == (None, None)
+    made = result["synthetic"]
+    assert (made["calibration_images"], made["batch_norms"], made["held_back_images"]) == (256, 0, 64)
+    assert 0.3 < made["expected_agreement"] <= 1
+    assert "No images were given" in bench.warnings()["no_images"]
+    assert "noise" in bench.warnings()["no_images"]
+    assert result["compressed"]["macs"] <= 0.7 * result["original"]["macs"]
+    assert result["exports"][0]["max_abs_diff"] < 1e-4
+    fractions = [said["fraction"] for said in bench.said if said["type"] == "progress"]
+    assert fractions == sorted(fractions)
+
+
+def test_a_job_without_images_on_a_network_with_batch_norms_uses_what_they_remember(bench: Bench) -> None:
+    bench.model = networks.with_norms(bench.model)
+    result = bench.run()
+    assert result["synthetic"]["batch_norms"] == 3
+    assert "3 norms" in bench.warnings()["no_images"]
+    assert 0.3 < result["synthetic"]["expected_agreement"] <= 1
+
+
+def test_the_papers_basis_of_the_weights_needs_no_images_when_it_is_asked_for(bench: Bench) -> None:
+    result = bench.run(compression={"target": {"rank_fraction": 0.5}, "basis": "weights"})
     for name in ("original", "truncated", "compressed"):
         assert (result[name]["accuracy"], result[name]["agreement"]) == (None, None)
     assert {layer["form"] for layer in result["layers"] if layer["replaced"]} == {"basis"}
+    assert result["synthetic"] is None
+    assert "no_images" not in bench.warnings()
     assert result["exports"][0]["max_abs_diff"] < 1e-4
 
 

@@ -1,26 +1,50 @@
 """Look at the original: can the target be met, what does it answer, what do its layers respond."""
 
+from basisconv.config import DecomposeConfig
 from basisconv.measure import check, measure
 from worker.baseline import mismatch
 from worker.calibration import calibration_images
 from worker.measure import answer, score
 from worker.search import check_search
+from worker.synthetic import synthesise
 from worker.work import Said, Work, metric, progress, told, warning
+
+MAKING_SHARE = 0.6  # of the stage, where images must be made first
 
 
 def calibrate(work: Work) -> Said:
-    """The original's answers, then the measuring half of the decomposition."""
+    """Images where there are none, the original's answers, then the measuring half of the decomposition."""
     config = work.config()
     check(work.original, work.example, config)
-    yield progress(0.02, "Running the original on the validation images")
-    said: list[float] = []
-    work.reference = answer(work.runner(work.original), work.tests, work.folder, "reference", said.append)
+    makes = config.basis == "activations" and not work.with_images
+    begin = MAKING_SHARE if makes else 0.0
+    if makes:
+        yield from _scaled(synthesise(work), 0.0, begin)
+    yield from _scaled(_answers(work), begin, begin + 0.3 * (1 - begin))
+    yield from _scaled(_measured(work, config), begin + 0.3 * (1 - begin), 1.0)
+
+
+def _scaled(steps: Said, begin: float, end: float) -> Said:
+    """The same messages, progress as a part of the stage."""
+    for said in steps:
+        if said["type"] == "progress":
+            yield said | {"fraction": begin + (end - begin) * said["fraction"]}
+        else:
+            yield said
+
+
+def _answers(work: Work) -> Said:
+    yield progress(0.06, "Running the original on the validation images")
+    work.reference = answer(work.runner(work.original), work.tests, work.folder, "reference")
     if work.allowed_loss is not None:
         check_search(work)
-    yield progress(0.3)
+    yield progress(1.0)
     yield from _baseline(work)
+
+
+def _measured(work: Work, config: DecomposeConfig) -> Said:
     steps = measure(work.original, work.example, config, calibration_images(work))
-    work.measured = yield from told(steps, lambda step: progress(0.3 + 0.7 * step.fraction, step.message))
+    work.measured = yield from told(steps, lambda step: progress(step.fraction, step.message))
 
 
 def _baseline(work: Work) -> Said:
