@@ -43,7 +43,7 @@ def _notice(work: Work) -> str:
         loss = "Expect to lose more than with real images"
     else:
         source = f"{count} images of noise, since the network has no batch norms to make better ones from"
-        loss = "Expect to lose much more than with real images"
+        loss = "Expect to lose much more than with real images, and more than the expected agreement says"
     return f"No images were given: calibrated on {source}. {loss}; 100 unlabelled ones would do."
 
 

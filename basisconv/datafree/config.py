@@ -7,7 +7,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SynthesisConfig:
-    """`images` to calibrate on and `held_back` to judge by, at most. `work_macs`: multiply-accumulates that
+    """`images` to calibrate on and `held_back` to judge by, at most (of plain noise twice
+    as many). `work_macs`: multiply-accumulates that
     may be spent on moving them; beyond it there are fewer steps, then fewer images; but as much as
     `least_passes` of one image, about what measuring its responses takes, may always be spent.
     `learning_rate`: Adam's, in standard deviations of the pixels. `batch_size`: the only one that the network

@@ -20,6 +20,7 @@ BATCH_BYTES = 1 << 29  # of what a batch keeps for its backward pass
 SET_BYTES = 1 << 28  # of the images; their coordinates and Adam's moments take four times as much
 FEWEST_STEPS, MOST_STEPS = 10, 24
 FEWEST_IMAGES = 32
+NOISE = 2  # times as many images where there is nothing to fit them to
 _PASSES = 3  # a step of one image: forward, and twice as much backward
 _WAVES = 1.0  # the images move in waves scaled by 1/f: half the steps of moving single pixels
 
@@ -59,7 +60,9 @@ def synthesize(
 def _affordable(module: nn.Module, example: Tensor, config: SynthesisConfig, found: int) -> tuple[int, int]:
     """Images, those held back among them, and steps, for a network with `found` batch norms."""
     wanted, steps = config.images + config.held_back, 0
-    if found:
+    if not found:
+        wanted *= NOISE  # it costs nothing to make
+    else:
         passes = max(config.least_passes, config.work_macs / max(1, count(module, example).macs)) / _PASSES
         steps = int(min(MOST_STEPS, max(FEWEST_STEPS, passes // wanted)))
         wanted = min(wanted, max(FEWEST_IMAGES, int(passes / steps)))

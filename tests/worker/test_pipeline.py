@@ -115,7 +115,7 @@ def test_without_images_the_job_says_so_and_claims_an_expectation_but_no_accurac
     for name in ("original", "truncated", "compressed"):
         assert (result[name]["accuracy"], result[name]["agreement"]) == (None, None)
     made = result["synthetic"]
-    assert (made["calibration_images"], made["batch_norms"], made["held_back_images"]) == (256, 0, 64)
+    assert (made["calibration_images"], made["batch_norms"], made["held_back_images"]) == (512, 0, 128)
     assert 0.3 < made["expected_agreement"] <= 1
     assert "No images were given" in bench.warnings()["no_images"]
     assert "noise" in bench.warnings()["no_images"]
