@@ -2,21 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from basisconv.cost import Costs
 
-TargetKind = Literal["macs", "params", "energy", "rank_fraction", "ranks"]
+TargetKind = Literal["macs", "params", "latency", "energy", "rank_fraction", "ranks"]
+BUDGETS: Final = ("macs", "params", "latency")  # targets that all layers share
 
 
 @dataclass(frozen=True)
 class DecomposeConfig:
     """What to do; paths are submodule paths.
 
-    `target_value`: macs, params: the share of the network to keep at most; energy: the paper's t;
+    `target_value`: macs, params, latency: the share of the network to keep at most; energy: the paper's t;
     rank_fraction: the share of each convolution's full rank; ranks: {path: rank}. `forms`: "auto" applies
-    to macs and params; the other targets are about the paper's form. `include`: paths that may change
-    (None: all); `exclude` wins.
+    to macs, params and latency; the other targets are about the paper's form. `include`: paths that may
+    change (None: all); `exclude` wins.
     """
 
     basis: Literal["activations", "weights"] = "activations"

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from basisconv.basis.activations import Metric, output_metric
 from basisconv.calibrate import Images, fisher, patch_moments
-from basisconv.config import DecomposeConfig, Progress
+from basisconv.config import BUDGETS, DecomposeConfig, Progress
 from basisconv.cost import Site, check_weights, count, sites
 from basisconv.errors import InvalidRequest, MalformedWeights
 from basisconv.options import Measured, Option, Statistics, spectra
@@ -92,7 +92,7 @@ def _unreached(site: Site) -> Site:
 
 def _known(site: Site, config: DecomposeConfig, statistics: Statistics | None) -> tuple[list[Option], Tensor]:
     """A layer's options for a budget, or its energies for a rule; only what the kind of target needs."""
-    budget = config.target_kind in ("macs", "params")
+    budget = config.target_kind in BUDGETS
     options = table(site, config, statistics) if budget else []
     energies = spectra(site, statistics) if config.target_kind == "energy" else torch.empty(0)
     return options, energies

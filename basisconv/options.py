@@ -11,7 +11,7 @@ from basisconv.basis.activations import Metric, response_spectrum
 from basisconv.basis.separable import Separation
 from basisconv.basis.weights import weight_energies
 from basisconv.cost import Costs, LayerCost, Site, form_cost
-from basisconv.nn import Form
+from basisconv.nn import FORMS, Form
 from basisconv.patches import is_wide, seen_weight
 
 Kept = Literal["dense"]
@@ -19,13 +19,17 @@ Kept = Literal["dense"]
 
 @dataclass(frozen=True)
 class Option:
-    """A form and rank for one layer. `harm` is the metric's squared error, or a share of the energy."""
+    """A form and rank for one layer. `harm` is the metric's squared error, or a share of the energy.
+
+    `ns`: what it was timed at, under a latency target.
+    """
 
     form: Form | Kept
     rank: int | None
     macs: int
     params: int
     harm: float
+    ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Measured:
     `tables`: under a budget, every option of each open layer, dense first, its harm not yet discounted.
     `energies`: under an energy target, the basis form's directions. `metrics` is empty for plans by the
     weights alone; `random` is the generator's state after measuring, from which every fit goes on.
+    `ns`: the original's time, where it and the tables' options were timed.
     """
 
     sites: list[Site]
@@ -52,6 +57,7 @@ class Measured:
     metrics: Mapping[str, tuple[Metric, ...]] = field(default_factory=dict)
     batches: int = 0
     random: Tensor | None = None
+    ns: int = 0
 
 
 def dense_option(site: Site) -> Option:
@@ -78,16 +84,22 @@ def pairs(
     site: Site, forms: Literal["basis", "auto"], multiple: int, bias: bool
 ) -> dict[Form, dict[int, LayerCost]]:
     """What each form costs at every rank that is a multiple of `multiple` and cheaper than the layer."""
-    kernel, channels = site.layer.kernel_size, (site.layer.in_channels, site.layer.out_channels)
-    most: dict[Form, int] = {"basis": site.layer.max_rank}
-    if forms == "auto" and separable(site):
-        most["kx1_1xk"] = min(channels[0] * kernel[0], channels[1] * kernel[1])
-        most["1xk_kx1"] = min(channels[0] * kernel[1], channels[1] * kernel[0])
+    some = FORMS if forms == "auto" and separable(site) else FORMS[:1]
     found: dict[Form, dict[int, LayerCost]] = {}
-    for form, largest in most.items():
-        costs = ((r, form_cost(site, form, r, bias)) for r in range(multiple, largest + 1, multiple))
+    for form in some:
+        ranks = range(multiple, full_rank(site, form) + 1, multiple)
+        costs = ((r, form_cost(site, form, r, bias)) for r in ranks)
         found[form] = {r: cost for r, cost in costs if cheaper(site, cost.macs, cost.params)}
     return found
+
+
+def full_rank(site: Site, form: Form) -> int:
+    """The smallest rank at which the form is exact."""
+    if form == "basis":
+        return site.layer.max_rank
+    axis = 0 if form == "kx1_1xk" else 1
+    kernel = site.layer.kernel_size
+    return min(site.layer.in_channels * kernel[axis], site.layer.out_channels * kernel[1 - axis])
 
 
 def cheaper(site: Site, macs: int, params: int) -> bool:

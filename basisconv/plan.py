@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from basisconv.config import DecomposeConfig
-from basisconv.cost import Costs, Site, form_cost
+from basisconv.config import BUDGETS, DecomposeConfig
+from basisconv.cost import Costs, LayerCost, Site, form_cost
 from basisconv.errors import InfeasibleTarget, InvalidRequest
+from basisconv.nn import Form
 from basisconv.options import Measured, Option, Statistics, cheaper, dense_option, options, pairs
 from basisconv.ranks.budget import Choice, allocate
 from basisconv.ranks.energy import energy_rank
@@ -58,7 +59,7 @@ def plan(measured: Measured, config: DecomposeConfig) -> dict[str, Planned]:
     kept = {site.layer.name: _closed(site, config) for site in found}
     planned = {s.layer.name: Planned(dense_option(s), kept[s.layer.name]) for s in found}
     open_sites = candidates(found, config)
-    if config.target_kind in ("macs", "params"):
+    if config.target_kind in BUDGETS:
         return planned | _under_budget(open_sites, measured, config)
     return planned | {s.layer.name: _by_rule(s, config, measured) for s in open_sites}
 
@@ -72,7 +73,7 @@ def _closed(site: Site, config: DecomposeConfig) -> str | None:
         return Reason.EXCLUDED.value
     if config.target_kind == "ranks":
         return None if layer.name in _ranks(config) else Reason.NOT_REQUESTED.value
-    if layer.kind == "linear" and config.target_kind not in ("macs", "params"):
+    if layer.kind == "linear" and config.target_kind not in BUDGETS:
         return Reason.LINEAR.value
     return None
 
@@ -96,6 +97,11 @@ def _by_rule(site: Site, config: DecomposeConfig, measured: Measured) -> Planned
     if not cheaper(site, cost.macs, cost.params):
         return Planned(dense_option(site), Reason.NOT_CHEAPER.value)
     return Planned(Option("basis", rank, cost.macs, cost.params, 0.0), None)
+
+
+def allowed_pairs(site: Site, config: DecomposeConfig) -> dict[Form, dict[int, LayerCost]]:
+    """Every cheaper pair that may stand in the layer's place, with its cost by rank."""
+    return pairs(site, config.forms, config.rank_multiple, _adds_bias(site, config))
 
 
 def _adds_bias(site: Site, config: DecomposeConfig) -> bool:
@@ -132,7 +138,7 @@ def _least(found: list[Site], costs: Costs, config: DecomposeConfig) -> int:
     least: int = getattr(costs, unit)
     for site in candidates(found, config):
         now: int = getattr(site.layer, unit)
-        forms = pairs(site, config.forms, config.rank_multiple, _adds_bias(site, config)).values()
+        forms = allowed_pairs(site, config).values()
         least -= max([0, *(now - getattr(cost, unit) for form in forms for cost in form.values())])
     return least
 
@@ -147,24 +153,27 @@ def _budget(total: int, share: float) -> int:
 
 def _under_budget(open_sites: list[Site], measured: Measured, config: DecomposeConfig) -> dict[str, Planned]:
     """Least harm under the budget for the whole network; early layers count less."""
-    unit: str = config.target_kind
-    total: int = getattr(measured.costs, unit)
+    timed = config.target_kind == "latency"
+    unit: str = "ns" if timed else config.target_kind
+    total: int = measured.ns if timed else getattr(measured.costs, unit)
     assert isinstance(config.target_value, int | float)
     tables = [measured.tables[site.layer.name] for site in open_sites]
     if measured.metrics:
         tables = _discounted(tables)
     choices = [[Choice(getattr(option, unit), option.harm) for option in found] for found in tables]
-    fixed = total - sum(getattr(site.layer, unit) for site in open_sites)
+    fixed = total - sum(found[0].cost for found in choices)  # dense is first
     chosen = allocate(choices, _budget(total, config.target_value) - fixed)
     picks = [found[i] for found, i in zip(tables, chosen, strict=True)]
     return {
-        site.layer.name: Planned(pick, None if pick.form != "dense" else _why_dense(found))
+        site.layer.name: Planned(pick, None if pick.form != "dense" else _why_dense(found, timed))
         for site, found, pick in zip(open_sites, tables, picks, strict=True)
     }
 
 
-def _why_dense(found: list[Option]) -> str:
-    return (Reason.WITHIN_BUDGET if len(found) > 1 else Reason.NOT_CHEAPER).value
+def _why_dense(found: list[Option], timed: bool) -> str:
+    if len(found) > 1:
+        return Reason.WITHIN_BUDGET.value
+    return (Reason.NOT_FASTER if timed else Reason.NOT_CHEAPER).value
 
 
 def table(site: Site, config: DecomposeConfig, statistics: Statistics | None) -> list[Option]:

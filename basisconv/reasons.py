@@ -16,6 +16,7 @@ class Reason(StrEnum):
     EXCLUDED = "excluded"
     NOT_REQUESTED = "not_requested"
     NOT_CHEAPER = "not_cheaper"
+    NOT_FASTER = "not_faster"
     WITHIN_BUDGET = "kept_by_budget"
     WITHIN_ACCURACY = "kept_by_accuracy"
     LINEAR = "linear_kept"
@@ -37,6 +38,7 @@ _SENTENCES = {
     Reason.EXCLUDED: "The request leaves this layer out.",
     Reason.NOT_REQUESTED: "The request names ranks for other layers only.",
     Reason.NOT_CHEAPER: "At this rank two layers would cost at least as much.",
+    Reason.NOT_FASTER: "No pair was timed faster than the layer itself.",
     Reason.WITHIN_BUDGET: "The budget is met at less harm by shrinking other layers.",
     Reason.WITHIN_ACCURACY: "Every smaller network that was tried lost more accuracy than is allowed.",
     Reason.LINEAR: "The paper's rule is about convolutions; linear layers follow a budget or explicit ranks.",
