@@ -9,6 +9,7 @@ from worker import device as devices
 from worker import synthetic
 from worker.baseline import chance
 from worker.measure import Answers, score
+from worker.timing import figures, target_batch
 from worker.work import Work
 
 NO_SPEED_UP: Final = 0.98  # of the original's time: less than 2 % faster is within the noise of timing
@@ -51,6 +52,8 @@ def _replaced(work: Work) -> bool:
 
 def _judge_target(work: Work, before: Costs, after: Costs, found: Judgement) -> None:
     target = work.options.compression.target
+    if target.kind == "latency":
+        _judge_latency(work, found)
     if target.kind not in ("macs", "params") or isinstance(target.value, dict):
         return
     had, has = getattr(before, target.kind), getattr(after, target.kind)
@@ -121,6 +124,21 @@ def _judge_learning(work: Work, found: Judgement) -> None:
         found.warnings.append(("nothing_learned", f"{detail} More epochs or filters may help."))
 
 
+def _judge_latency(work: Work, found: Judgement) -> None:
+    """Missed when the files' measured times say so beyond their own spread."""
+    wanted = work.options.compression.target.latency
+    timing = next((t for t in work.timings if t.batch == target_batch(work)), None)
+    if wanted is None or timing is None or timing.ratio - timing.spread <= wanted:
+        return
+    before, after = timing.original.median_ms, timing.compressed.median_ms
+    found.miss(
+        "target_missed",
+        f"The target keeps at most {wanted:.1%} of the time; the network takes {after:.3g} of {before:.3g} "
+        f"ms, {timing.ratio:.1%} ± {timing.spread:.1%} (batch {timing.batch}). Other work on the machine "
+        "disturbs such figures.",
+    )
+
+
 def _judge_accuracy(work: Work, found: Judgement) -> None:
     limit = work.options.limits.accuracy_drop
     if limit is None:
@@ -137,17 +155,11 @@ def _judge_accuracy(work: Work, found: Judgement) -> None:
 
 
 def _judge_speed(work: Work, found: Judgement) -> None:
-    if work.latency is None:
-        return
-    before, after = work.latency
-    slow = {
-        name: (before[name], time)
-        for name, time in after.items()
-        if time is not None and (before[name] or 0.0) * NO_SPEED_UP <= time
-    }
-    if slow and len(slow) == sum(time is not None for time in after.values()):
+    slow = [timing for timing in work.timings if timing.ratio >= NO_SPEED_UP]
+    if slow and len(slow) == len(work.timings):
         said = ", ".join(
-            f"{name}: {was:.3g} ms before, {now:.3g} ms after" for name, (was, now) in slow.items()
+            f"batch_{t.batch}: {t.original.median_ms:.3g} ms before, {t.compressed.median_ms:.3g} ms after"
+            for t in slow
         )
         found.warnings.append(
             ("no_speed_up", f"The compressed network is not faster on this machine ({said}).")
@@ -157,12 +169,11 @@ def _judge_speed(work: Work, found: Judgement) -> None:
 def result(work: Work, seconds: dict[str, float], judged: Judgement) -> dict[str, Any]:
     """api.md's Job.result; the supervisor adds artifacts, hashes and sizes to the exports."""
     before, after = work.costs_before, count(work.module, work.example)
-    latency = work.latency or ({}, {})
     own = next(entry for entry in work.files if entry["format"] == work.network.format)
     compressed = _figures(work, after, work.compressed)
-    compressed |= {"bytes": own["bytes"], "latency_ms": latency[1]}
+    compressed |= {"bytes": own["bytes"], "latency_ms": figures(work.timings, "compressed")}
     original = _figures(work, before, work.reference)
-    original |= {"bytes": work.bytes_original, "latency_ms": latency[0]}
+    original |= {"bytes": work.bytes_original, "latency_ms": figures(work.timings, "original")}
     truncated = _figures(work, after, work.truncated)
     if work.truncated is work.compressed:
         truncated = compressed

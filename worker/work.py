@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, fx
@@ -15,6 +15,7 @@ from basisconv.config import DecomposeConfig, Decomposition
 from basisconv.cost import Costs, count
 from basisconv.datafree import Synthetic
 from basisconv.formats.network import Network
+from basisconv.latency import Timed
 from basisconv.options import Measured
 from basisconv.smallest import Smallest
 from worker import runners
@@ -22,6 +23,9 @@ from worker.data.materialize import Images
 from worker.data.spec import InputSpec
 from worker.measure import Answers, TestImages
 from worker.runners import Runner
+
+if TYPE_CHECKING:
+    from worker.timing import Timing
 
 Message = dict[str, Any]
 Said = Iterator[Message]
@@ -51,13 +55,14 @@ class Work:
     truncated: Answers | None = None
     compressed: Answers | None = None
     measured: Measured | None = None  # by calibrate, for decompose
+    timed: Timed | None = None  # under a target on time: what the runtime said
     search: Smallest | None = None  # where the target is a loss of accuracy
     held_back: int = 0  # train images that the search judged by
     decomposition: Decomposition | None = None
     tuning: Message | None = None  # what fine-tuning chose, api.md's `result.tuning`
     files: list[Message] = field(default_factory=list)  # exports, published or not
     attachments: list[Message] = field(default_factory=list)
-    latency: tuple[dict[str, float | None], dict[str, float | None]] | None = None
+    timings: "list[Timing]" = field(default_factory=list)  # of the model's own format, by batch size
 
     @property
     def example(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a job's body must fulfil beyond its schema: the model's layers, the data set, what is built so far."""
+"""What a job's body must fulfil beyond its schema: the model's layers, the data set."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -12,14 +12,6 @@ from app.jobs.options import Compression, JobCreate, JobOptions
 from app.models.tables import Model
 
 _NAMED: Final = 5  # layer names in a hint; the layer list has them all
-_LATER: Final = "This version does not do it yet; it comes with a later one."
-
-
-def check_built(request: JobCreate) -> None:
-    """Refuse plainly what the contract names and this version does not do yet."""
-    kind = request.compression.target.kind
-    if kind == "latency":
-        raise invalid(("compression", "target", kind), f"The target `{kind}` is not built yet.", hint=_LATER)
 
 
 def check_data(request: JobCreate, dataset: Dataset | None) -> None:

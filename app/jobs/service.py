@@ -19,7 +19,6 @@ from app.storage.references import release_objects
 def create(unit: Unit, caller: Caller, request: JobCreate) -> Job:
     """A queued job with its options frozen and its first event; its worker is rung for after commit."""
     from_scratch.check_kind(request)
-    checks.check_built(request)
     model = models.get_ready(unit, caller, request.model)
     dataset = None if request.dataset is None else datasets.get_ready(unit, caller, request.dataset)
     checks.check_data(request, dataset)

@@ -47,6 +47,7 @@ REASONS: Final = {
     "excluded": "Left out on request",
     "not_requested": "The request names ranks for other layers only",
     "not_cheaper": "At this rank two layers would cost at least as much",
+    "not_faster": "No pair was timed faster than the layer itself",
     "kept_by_budget": "The budget is met at less harm by shrinking other layers",
     "kept_by_accuracy": "Every smaller network that was tried lost more accuracy than is allowed",
     "linear_kept": "Linear layers follow a budget or explicit ranks only",
@@ -76,14 +77,18 @@ WARNINGS: Final = {
 TARGETS: Final = {
     "macs": "of the operations",
     "params": "of the parameters",
-    "latency": "of the latency",
+    "latency": "of the time",
     "energy": "of the energy per layer",
     "rank_fraction": "of every layer's rank",
     "expansion": "filters per channel",
     "ranks": "given ranks",
 }
 
-MEASURES: Final = {"macs": "of the operations", "params": "of the parameters"}  # in `achievable`
+MEASURES: Final = {
+    "macs": "of the operations",
+    "params": "of the parameters",
+    "latency": "of the time",
+}  # in `achievable`
 
 
 def measure(code: str | None) -> str:

@@ -89,7 +89,6 @@ def test_a_target_on_accuracy_is_taken_with_images_and_the_free_forms(
 @pytest.mark.parametrize(
     ("changed", "pointer", "words"),
     [
-        ({"compression": {"target": {"latency": 0.5}}}, "#/compression/target/latency", "not built yet"),
         (
             {"compression": {"target": {"accuracy_drop": 0.01}}},
             "#/compression/target/accuracy_drop",

@@ -12,15 +12,18 @@ from onnx import helper
 
 from app.core.errors import DatasetMismatch, ExportMismatch, Problem
 from basisconv.errors import InfeasibleTarget
+from basisconv.formats.verify import Latency
 from basisconv.measure import check
 from tests.worker import networks
 from worker import pipeline
+from worker.outcome import Judgement, _judge_latency
 from worker.problems import as_problem
 from worker.stages.calibrate import calibrate
 from worker.stages.decompose import decompose
 from worker.stages.evaluate import evaluate
 from worker.stages.export import export
 from worker.stages.verify import verify
+from worker.timing import Timing
 
 TRAIN, TEST = 160, 80
 Message = dict[str, Any]
@@ -173,6 +176,52 @@ def test_a_file_with_a_fixed_batch_stays_one_and_is_timed_only_at_that_size(benc
     assert result["original"]["accuracy"] == 1.0
     assert result["compressed"]["latency_ms"]["batch_1"] > 0
     assert result["compressed"]["latency_ms"]["batch_32"] is None
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_a_share_of_the_time_is_asked_for_and_judged_by_the_files_own_times(
+    bench: Bench, with_images: bool
+) -> None:
+    if with_images:
+        bench.give_images()
+    result = bench.run(compression={"target": {"latency": 1.0}, "forms": "auto"})
+    before, after = (result[name]["latency_ms"]["batch_1"] for name in ("original", "compressed"))
+    missed = "target_missed" in bench.warnings()
+    assert result["target_met"] is not missed
+    assert not missed or after > before
+    assert any("Timing the layers as pairs" in said.get("message", "") for said in bench.said)
+    kept = {layer["reason"] for layer in result["layers"] if not layer["replaced"]}
+    assert kept <= {"not_faster", "kept_by_budget"}
+    fractions = [said["fraction"] for said in bench.said if said["type"] == "progress"]
+    assert fractions == sorted(fractions)
+
+
+def test_too_little_time_is_refused_with_the_time_that_the_fastest_pairs_take(bench: Bench) -> None:
+    with pytest.raises(InfeasibleTarget) as caught:
+        bench.run(compression={"target": {"latency": 0.001}})
+    assert caught.value.achievable is not None
+    assert 0.001 < caught.value.achievable <= 1
+
+
+def test_a_batch_size_baked_into_the_file_is_the_one_that_is_timed(bench: Bench) -> None:
+    bench.model = networks.small_cnn(batch=3)
+    result = bench.run(compression={"target": {"latency": 1.0}})
+    latency = result["compressed"]["latency_ms"]
+    assert latency["batch_3"] > 0
+    assert latency["batch_1"] is latency["batch_32"] is None
+
+
+@pytest.mark.parametrize(("after_ms", "met"), [(5.0, True), (5.2, True), (6.0, False)])
+def test_a_missed_share_of_the_time_is_a_warning_with_both_times_beyond_their_spread(
+    bench: Bench, after_ms: float, met: bool
+) -> None:
+    work = pipeline.open_work(bench.task(compression={"target": {"latency": 0.5}}), bench.folder)
+    work.timings = [Timing(1, Latency(10.0, 0.5), Latency(after_ms, 0.25), 25)]
+    found = Judgement()
+    _judge_latency(work, found)
+    assert found.met is met
+    if not met:
+        assert "6 of 10 ms, 60.0%" in dict(found.warnings)["target_missed"]
 
 
 def test_an_unreachable_target_is_refused_with_what_is_reachable_before_the_images_are_used(

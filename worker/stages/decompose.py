@@ -6,7 +6,8 @@ from torch import fx
 
 from basisconv.config import Decomposition
 from basisconv.front_to_back import fit_
-from basisconv.plan import plan
+from basisconv.latency import plan_timed
+from basisconv.plan import Planned, plan
 from worker.calibration import calibration_images
 from worker.measure import answer
 from worker.search import search
@@ -30,6 +31,13 @@ def decompose(work: Work) -> Said:
 
 def _as_planned(work: Work) -> Generator[Message, None, Decomposition]:
     assert work.measured is not None
-    planned = plan(work.measured, work.config())
-    steps = fit_(work.module, work.example, work.measured, planned, calibration_images(work))
+    steps = fit_(work.module, work.example, work.measured, (yield from _plan(work)), calibration_images(work))
     return (yield from told(steps, lambda step: progress(FITTING * step.fraction, work.named(step.message))))
+
+
+def _plan(work: Work) -> Generator[Message, None, dict[str, Planned]]:
+    assert work.measured is not None
+    if work.timed is None:
+        return plan(work.measured, work.config())
+    steps = plan_timed(work.measured, work.config(), work.timed)
+    return (yield from told(steps, lambda step: progress(step.fraction, step.message)))

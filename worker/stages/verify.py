@@ -1,20 +1,13 @@
 """Run every written file on the validation images, compare it with the network in memory, and time it."""
 
-from typing import Final
-
 from app.core.errors import ExportMismatch
-from basisconv.formats import verify as files
 from basisconv.formats import weights
 from basisconv.formats.compare import SMALLEST_SCALE, TOLERANCE
 from worker import runners
 from worker.measure import answer, difference, score
 from worker.runners import Runner
+from worker.timing import Timing, time_files
 from worker.work import Message, Said, Work, progress
-
-BATCHES: Final = (1, 32)
-TIMED_MS: Final = 1_500.0  # for both networks together, per batch size
-LEAST_REPEATS: Final = 5
-MOST_REPEATS: Final = 100
 
 
 def verify(work: Work) -> Said:
@@ -22,7 +15,7 @@ def verify(work: Work) -> Said:
         yield progress(0.8 * done / len(work.files), f"Checking {entry['format']}")
         _check(work, entry)
     yield progress(0.8, "Timing the original and the compressed network")
-    work.latency = _time(work)
+    work.timings = _time(work)
 
 
 def _check(work: Work, entry: Message) -> None:
@@ -61,29 +54,8 @@ def _runner(work: Work, name: str, file: str) -> Runner:
     return runners.of_module(rebuilt, runners.CPU, network.module_batch)
 
 
-def _time(work: Work) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    """Median milliseconds of the model's own format; null at batch sizes that the file does not take."""
+def _time(work: Work) -> list[Timing]:
+    """The model's own format, before and after."""
     own = work.network.format
     entry = next(entry for entry in work.files if entry["format"] == own)
-    pair = {
-        "original": _runner(work, own, work.model["file"]),
-        "compressed": _runner(work, own, entry["file"]),
-    }
-    found: dict[str, dict[str, float | None]] = {name: {} for name in pair}
-    for size in BATCHES:
-        timed = _time_batch(pair, work.network.input_shape, size)
-        for name in pair:
-            found[name][f"batch_{size}"] = timed.get(name)
-    return found["original"], found["compressed"]
-
-
-def _time_batch(pair: dict[str, Runner], shape: tuple[int, ...], size: int) -> dict[str, float]:
-    if any(runner.batch not in (None, size) for runner in pair.values()):
-        return {}
-    calls = {name: runner.on_arrays for name, runner in pair.items()}
-    channels, height, width = shape
-    once = files.paired_latency_ms(calls, (channels, height, width), size, repeats=1)
-    both = sum(latency.median_ms for latency in once.values())
-    repeats = max(LEAST_REPEATS, min(MOST_REPEATS, int(TIMED_MS / max(both, 1e-3))))
-    timed = files.paired_latency_ms(calls, (channels, height, width), size, repeats)
-    return {name: round(latency.median_ms, 4) for name, latency in timed.items()}
+    return time_files(work, _runner(work, own, work.model["file"]), _runner(work, own, entry["file"]))
