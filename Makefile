@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHON
 
 .PHONY: help setup run demo test test-faults lint format migration-check migration openapi settings-doc \
-	peers bench-method bench-gpu bench-speed bench-report bench-headline bench-finetune pictures clean
+	peers bench-method bench-gpu bench-speed bench-report bench-headline bench-finetune bench-latency pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -29,6 +29,9 @@ bench-headline: setup ## 5x fewer operations and 18x fewer learnable parameters 
 
 bench-finetune: setup ## fine-tuning's images per second beside a bare PyTorch loop's
 	$(BIN)/python -m benchmarks.finetune_throughput $(ARGS)
+
+bench-latency: setup ## time against operations on VGG16, ResNet-18 and ResNet-56; half an hour on one core
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.latency $(ARGS)
 
 lint: setup ## ruff, mypy strict, import rules
 	$(BIN)/ruff check .
