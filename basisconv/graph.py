@@ -176,7 +176,10 @@ def arguments(order: Sequence[fx.Node], x: Tensor) -> dict[fx.Node, Any]:
 
 
 def run_node(network: nn.Module, node: fx.Node, values: dict[fx.Node, Any]) -> None:
-    """Compute one node of `network` from the values before it and put it beside them."""
+    """Compute one node of `network` from the values before it and put it beside them.
+
+    Placeholders (see `arguments`) and the output compute nothing.
+    """
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     if node.op == "call_module":
         values[node] = network.get_submodule(str(node.target))(*args, **kwargs)

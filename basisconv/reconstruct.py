@@ -9,6 +9,7 @@ relative (Li et al. 2021, BRECQ, arXiv 2102.05426).
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ RATE = 0.03  # of a weight's size (root mean square of its tensor) a step: Adam'
 WARM_UP = 10
 HELD_BACK = 8  # one passage in so many judges
 WORK = {"cpu": 1e12, "cuda": 1e14}  # multiply-accumulates for a whole network, one or two minutes
+Error = Callable[[Passage], Tensor]  # E|S(v^ - v)|^2 per image of the passage, as the layers are
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,11 @@ def reconstruct_(
         return 1.0
     weights = [p for layer in layers for p in layer.parameters() if p.dim() >= 2]
     start = [p.detach().clone() for p in weights]
-    gradients = [p.requires_grad for p in weights]
-    root = root_CC.to(learning[0].target)
-    before = _mean_error(judging, cross, root)
-    for p in weights:
-        p.requires_grad_(True)
-    _descend(weights, learning, cross, root, steps, generator)
-    for p, needed in zip(weights, gradients, strict=True):
-        p.requires_grad_(needed)
-    after = _mean_error(judging, cross, root)
+    error = _error(cross, root_CC.to(learning[0].target))
+    before = _mean(error, judging)
+    with _learnable(weights):
+        _descend(weights, learning, error, steps, generator)
+    after = _mean(error, judging)
     if not after < before:
         with torch.no_grad():
             for p, value in zip(weights, start, strict=True):
@@ -87,11 +85,23 @@ def _split(passages: Sequence[Passage]) -> tuple[list[Passage], list[Passage]]:
     return list(passages[:-held]), list(passages[-held:])
 
 
+@contextmanager
+def _learnable(weights: list[nn.Parameter]) -> Iterator[None]:
+    """All of them require gradients inside, and afterwards those that did."""
+    needed = [p.requires_grad for p in weights]
+    for p in weights:
+        p.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p, before in zip(weights, needed, strict=True):
+            p.requires_grad_(before)
+
+
 def _descend(
     weights: list[nn.Parameter],
     learning: list[Passage],
-    cross: Callable[[Passage], Tensor],
-    root: Tensor,
+    error: Error,
     steps: int,
     generator: Generator,
 ) -> None:
@@ -107,7 +117,7 @@ def _descend(
         adam.zero_grad(set_to_none=True)
         for passage in some:
             with torch.enable_grad():
-                loss = _error(passage, cross, root) / len(some)
+                loss = error(passage) / len(some)
             for p, grad in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
                 if grad is not None:
                     p.grad = grad if p.grad is None else p.grad + grad
@@ -125,12 +135,16 @@ def _schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
-def _error(passage: Passage, cross: Callable[[Passage], Tensor], root: Tensor) -> Tensor:
-    """E|S(v^ - v)|^2 per image; channels are the second axis of maps, the last of anything else."""
-    wrong = cross(passage) - passage.target
-    return (channels_last(wrong) @ root).square().sum() / passage.images
+def _error(cross: Callable[[Passage], Tensor], root_CC: Tensor) -> Error:
+    """Channels are the second axis of maps, the last of anything else."""
+
+    def error(passage: Passage) -> Tensor:
+        wrong = cross(passage) - passage.target
+        return (channels_last(wrong) @ root_CC).square().sum() / passage.images
+
+    return error
 
 
 @torch.no_grad()
-def _mean_error(passages: list[Passage], cross: Callable[[Passage], Tensor], root: Tensor) -> float:
-    return float(torch.stack([_error(passage, cross, root) for passage in passages]).mean())
+def _mean(error: Error, passages: list[Passage]) -> float:
+    return float(torch.stack([error(passage) for passage in passages]).mean())

@@ -74,38 +74,39 @@ def second_moments(
     g: gradient of the outputs' random combination (calibrate.signed_sum), as fisher() has it at layers.
     Empty for a network that torch cannot differentiate.
     """
-    try:
-        return _second_moments(order, module, found, batches, generator)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # an in-place step that autograd forbids, say
-        return {}
-
-
-def _second_moments(
-    order: Sequence[fx.Node],
-    module: nn.Module,
-    found: Sequence[Window],
-    batches: Iterable[Tensor],
-    generator: Generator,
-) -> dict[fx.Node, Tensor]:
     ends = [window.out for window in found]
     moments: dict[fx.Node, Tensor] = {}
     sizes: list[float] = []
     images = 0
-    for x in batches:
-        images += len(x)
-        with evaluating(module), torch.enable_grad():
-            values, outputs = _watched(order, module, set(ends), x)
-            total = signed_sum(outputs, sizes, generator)
-        if total is None:
-            continue
-        gradients = torch.autograd.grad(total, [values[end] for end in ends], allow_unused=True)
-        for end, gradient in zip(ends, gradients, strict=True):
-            if gradient is not None:
+    try:
+        for x in batches:
+            images += len(x)
+            for end, gradient in _gradients(order, module, ends, x, sizes, generator).items():
                 rows = channels_last(gradient).double().flatten(0, -2)
                 moments[end] = moments.get(end, 0) + (rows.mT @ rows).cpu()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # an in-place step that autograd forbids, say
+        return {}
     return {end: total / images for end, total in moments.items()}
+
+
+def _gradients(
+    order: Sequence[fx.Node],
+    module: nn.Module,
+    ends: Sequence[fx.Node],
+    x: Tensor,
+    sizes: list[float],
+    generator: Generator,
+) -> dict[fx.Node, Tensor]:
+    """Of the outputs' random combination, at those `ends` on which it depends."""
+    with evaluating(module), torch.enable_grad():
+        values, outputs = _watched(order, module, set(ends), x)
+        total = signed_sum(outputs, sizes, generator)
+    if total is None:
+        return {}
+    gradients = torch.autograd.grad(total, [values[end] for end in ends], allow_unused=True)
+    return {end: gradient for end, gradient in zip(ends, gradients, strict=True) if gradient is not None}
 
 
 def channels_last(value: Tensor) -> Tensor:
@@ -120,13 +121,11 @@ def _watched(
     # of the leaf a copy: a network may change its input in place
     values = arguments(order, x.detach().clone().requires_grad_().clone())
     for node in order:
-        if node.op == "output":
-            return values, fx.node.map_arg(node.args[0], values.__getitem__)
-        if node.op != "placeholder":
-            run_node(module, node, values)
+        run_node(module, node, values)
         if node in ends:
             values[node] = values[node].clone()  # what comes after may change it in place
-    raise AssertionError("a graph ends with its output")
+    (output,) = (node for node in order if node.op == "output")
+    return values, fx.node.map_arg(output.args[0], values.__getitem__)
 
 
 def _cuts(order: Sequence[fx.Node], module: nn.Module, example: Tensor) -> list[_Cut]:
@@ -137,8 +136,7 @@ def _cuts(order: Sequence[fx.Node], module: nn.Module, example: Tensor) -> list[
         for at, node in enumerate(order):
             if node.op == "output":
                 break
-            if node.op != "placeholder":
-                run_node(module, node, values)
+            run_node(module, node, values)
             if node.op == "placeholder" or any(source in moving for source in node.all_input_nodes):
                 moving.add(node)
                 live |= _floats(node, values[node])

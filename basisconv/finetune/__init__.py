@@ -2,8 +2,9 @@
 
 from basisconv.finetune.data import TrainingData
 from basisconv.finetune.held_back import Judgement, hold_back
-from basisconv.finetune.loop import Finetune, FinetuneConfig, Step, finetune
+from basisconv.finetune.loop import Finetune, FinetuneConfig, finetune
 from basisconv.finetune.recover import Judged, Recovery, StopWhen
+from basisconv.finetune.steps import Step
 from basisconv.finetune.trials import Trial
 
 __all__ = [

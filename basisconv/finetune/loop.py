@@ -1,23 +1,32 @@
-"""The training loop: one object that yields a report per step and can be stopped and resumed anywhere.
+"""The training loop: one object that yields a report per step and can be stopped and resumed anywhere."""
 
-All randomness of a step follows from (seed, epoch, step), so a resumed run needs no generator's state.
-"""
-
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from basisconv.cost import evaluating
-from basisconv.errors import InvalidRequest, MethodError
+from basisconv.errors import InvalidRequest
 from basisconv.finetune.data import Augment, TrainingData
 from basisconv.finetune.losses import Objective, objective_loss
 from basisconv.finetune.norms import batch_norms
+from basisconv.finetune.steps import (
+    State,
+    Step,
+    decayed_groups,
+    descend_,
+    draws,
+    finite,
+    part,
+    precision,
+    restore_,
+    saved,
+    schedule,
+    seeded,
+)
 from basisconv.nn import Factorized
 from basisconv.outputs import is_classifier, output_tensors
 
@@ -28,7 +37,6 @@ NEAR = 3.0
 LEARNING_RATES = {"all": 1e-3, "mixing": 2e-3}  # AdamW; fewer weights bear larger steps
 BatchNorm = Literal["keep", "follow"]
 WEIGHT_DECAY = 1e-4  # on weights with two or more dimensions
-WARM_UP = 0.05  # share of all steps
 
 
 @dataclass(frozen=True)
@@ -49,19 +57,6 @@ class FinetuneConfig:
     augment: Augment = "flip_crop"
     seed: int = 0
     batch_norm: BatchNorm = "keep"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimiser step. `epoch` and `step` count from 1, `step` over all epochs; `loss` of its batch."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    images_per_second: float
 
 
 class Finetune:
@@ -91,7 +86,8 @@ class Finetune:
         self._done = 0
         self._learning = choose_learnable_(student, config.update)
         self._peak = config.learning_rate  # None until the first loss is known
-        self._optimizer = _optimizer(self._learning.values(), LEARNING_RATES[config.update])
+        groups = decayed_groups(self._learning.values(), WEIGHT_DECAY)
+        self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATES[config.update])
         self._order: tuple[int, Tensor] | None = None
         self._classifies = False
         self._channels_last: bool | None = None  # None until both networks have been tried
@@ -137,37 +133,28 @@ class Finetune:
         self._student.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def _step(self) -> tuple[float, float]:
-        draw = _generator(self._config.seed, self._done)
+        draw = draws(self._config.seed, self._done)
         images, labels = self._data.batch(self._rows(), self._device, self._config.augment, draw)
         if self._takes_channels_last(images):
             images = images.contiguous(memory_format=torch.channels_last)
         loss = self._loss(images, labels)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise MethodError(
-                "internal",
-                f"The loss became {value} at step {self._done + 1} of {self._steps}.",
-                hint=f"Use a learning rate below {self._peak or LEARNING_RATES[self._config.update]:g}.",
-            )
+        most = self._peak or LEARNING_RATES[self._config.update]
+        value = finite(loss, self._done + 1, self._steps, most)
         if self._peak is None:
             self._peak = default_rate(self._config, value, self._classifies)
         learning_rate = self._peak * schedule(self._done, self._steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.step()
+        descend_(self._optimizer, loss, learning_rate)
         return value, learning_rate
 
     def _loss(self, images: Tensor, labels: Tensor | None) -> Tensor:
         teacher = None
-        with self._precision():
+        with precision(self._device):
             if self._teacher is not None and self._config.objective != "labels":
                 with evaluating(self._teacher):
                     teacher = output_tensors(self._teacher(images))
             if not self._student.training:
                 train_mode_(self._student, self._config.batch_norm)
-            with _seeded(self._config.seed, self._done, self._device):
+            with seeded(self._config.seed, self._done, self._device):
                 student = output_tensors(self._student(images))
         self._classifies = is_classifier(student)
         return objective_loss(self._config.objective, student, teacher, labels)
@@ -181,19 +168,14 @@ class Finetune:
                 self._student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self._channels_last
 
-    def _precision(self) -> AbstractContextManager[object]:
-        """bfloat16 where it is fast; float32 on the CPU, where a run must be repeatable to the bit."""
-        on_gpu = self._device.type == "cuda"
-        return torch.autocast("cuda", torch.bfloat16) if on_gpu else nullcontext()
-
     def _rows(self) -> Tensor:
         epoch, at = divmod(self._done, self._per_epoch)
         if self._order is None or self._order[0] != epoch:
-            draw = _generator(self._config.seed, -1 - epoch)
+            draw = draws(self._config.seed, -1 - epoch)
             self._order = (epoch, torch.randperm(len(self._data), generator=draw))
         return self._order[1][at * self._batch : (at + 1) * self._batch]
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> State:
         """Everything a resumed run needs, as copies on the CPU."""
         state = {f"network.{name}": value for name, value in self._student.state_dict().items()}
         for name, parameter in self._learning.items():
@@ -202,21 +184,16 @@ class Finetune:
         state["done"] = torch.tensor(self._done)
         if self._peak is not None:
             state["peak"] = torch.tensor(self._peak, dtype=torch.float64)
-        return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+        return saved(state)
 
     state = state_dict
 
-    def resume(self, state: dict[str, Tensor]) -> None:
+    def resume(self, state: State) -> None:
         """Continue after the step at which state_dict() was taken.
 
         Raises InvalidRequest for a state of another network.
         """
-        network = {
-            name.removeprefix("network."): v for name, v in state.items() if name.startswith("network.")
-        }
-        if network.keys() != self._student.state_dict().keys():
-            raise InvalidRequest("the saved state belongs to a network of another structure")
-        self._student.load_state_dict(network)
+        restore_(self._student, part(state, "network."))
         for name, parameter in self._learning.items():
             marks = {key: f"optimizer.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
             found = {key: state[mark].clone() for key, mark in marks.items() if mark in state}
@@ -274,23 +251,6 @@ def default_rate(config: FinetuneConfig, loss: float, classifies: bool) -> float
     return peak * min(1.0, loss / NEAR) if near else peak
 
 
-def schedule(done: int, steps: int) -> float:
-    """Linear warm-up over the first 5 % of the steps, then a cosine down to 0."""
-    warm = max(1, round(WARM_UP * steps))
-    if done < warm:
-        return (done + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, steps - warm)))
-
-
-def _optimizer(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
-    found = list(parameters)
-    groups = [
-        {"params": [p for p in found if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in found if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate)
-
-
 def _check(teacher: nn.Module | None, data: TrainingData, config: FinetuneConfig) -> None:
     if len(data) == 0:
         raise InvalidRequest("there are no training images")
@@ -309,16 +269,3 @@ def _runs_channels_last(network: nn.Module, images_NCHW: Tensor) -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _generator(seed: int, step: int) -> Generator:
-    """A generator of its own for each step (>= 0) and epoch (< 0)."""
-    return Generator().manual_seed((seed * 1_000_003 + step) % (1 << 63))
-
-
-@contextmanager
-def _seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Dropout draws from torch's global generator: seed it for the step and put it back afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed * 1_000_003 + step)
-        yield

@@ -12,14 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from basisconv.errors import InvalidRequest, MethodError
+from basisconv.errors import MethodError
 from basisconv.finetune.data import TrainingData
 from basisconv.finetune.held_back import Judge, Judgement
-from basisconv.finetune.loop import BatchNorm, Finetune, FinetuneConfig, Step, default_rate
+from basisconv.finetune.loop import BatchNorm, Finetune, FinetuneConfig, default_rate
 from basisconv.finetune.norms import batch_norms, reestimate_
+from basisconv.finetune.steps import State, Step, part, restore_, saved
 from basisconv.finetune.trials import RATES, Trial, best, next_rate, trial_steps
 
-Weights = dict[str, Tensor]
 Stopped = Literal["accuracy_drop", "patience"]
 FORWARD_SHARE = 1 / 4  # of a training step's work is a forward pass: the student's, the original's, two back
 NORM_BATCHES = 8  # for the batch norms' statistics: 1024 images as a rule
@@ -78,7 +78,7 @@ class Recovery:
         self.trials: list[Trial] = []
         self.stopped: Stopped | None = None
         self.norms_reestimated = False
-        self._best: Weights = {}
+        self._best: State = {}
         self._run: Finetune | None = None
         self._items = self._go()
 
@@ -221,7 +221,7 @@ class Recovery:
             return "patience"
         return None
 
-    def state_dict(self) -> Weights:
+    def state_dict(self) -> State:
         """Everything a resumed run needs, as copies on the CPU; a flat dict for safetensors."""
         run = (
             self._run.state_dict()
@@ -234,22 +234,20 @@ class Recovery:
         rows = [(t.learning_rate, float(t.batch_norm == "follow"), t.loss) for t in self.trials]
         state["trials"] = torch.tensor(rows, dtype=torch.float64)
         state["norms_reestimated"] = torch.tensor(self.norms_reestimated)
-        return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+        return saved(state)
 
-    def resume(self, state: Weights) -> None:
+    def resume(self, state: State) -> None:
         """Continue after the item at which state_dict() was taken.
 
         Raises InvalidRequest for a state of another network.
         """
-        run, self._best = _part(state, "run."), _part(state, "best.")
-        if _part(run, "network.").keys() != self._student.state_dict().keys():
-            raise InvalidRequest("the saved state belongs to a network of another structure")
+        run, self._best = part(state, "run."), part(state, "best.")
+        restore_(self._student, part(run, "network."))
         self.judged = [_judged(row) for row in state["judged"].tolist()]
         self.trials = [
             Trial(rate, "follow" if f else "keep", loss) for rate, f, loss in state["trials"].tolist()
         ]
         self.norms_reestimated = bool(state["norms_reestimated"])
-        self._student.load_state_dict(_part(run, "network."))
         if "done" in run:
             self._run = self._finetune(self._chosen())
             self._run.resume(run)
@@ -259,12 +257,8 @@ class Recovery:
         self._items = self._go()
 
 
-def _copy(network: nn.Module) -> Weights:
+def _copy(network: nn.Module) -> State:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
-
-
-def _part(state: Weights, prefix: str) -> Weights:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _row(judged: Judged) -> tuple[float, ...]:

@@ -4,19 +4,31 @@ Apart from fine-tuning because nearly every choice is another: batch norms learn
 are large, and there is no original to agree with.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from basisconv.errors import InvalidRequest, MethodError
+from basisconv.errors import InvalidRequest
 from basisconv.finetune.data import Augment, TrainingData
-from basisconv.finetune.loop import Step, choose_learnable_, schedule
+from basisconv.finetune.loop import choose_learnable_
 from basisconv.finetune.losses import label_loss
+from basisconv.finetune.steps import (
+    State,
+    Step,
+    decayed_groups,
+    descend_,
+    draws,
+    finite,
+    part,
+    precision,
+    restore_,
+    saved,
+    schedule,
+    seeded,
+)
 from basisconv.outputs import output_tensors
 
 LEARNING_RATE = 0.1  # at batches of 128; in proportion for others
@@ -64,7 +76,8 @@ class ScratchTraining:
         self._done = 0
         self._peak = config.learning_rate or LEARNING_RATE * self._batch / USUAL_BATCH
         self._learning = choose_learnable_(module, "mixing")
-        self._optimizer = _optimizer(self._learning, self._peak)
+        groups = decayed_groups(self._learning.values(), WEIGHT_DECAY)
+        self._optimizer = torch.optim.SGD(groups, lr=self._peak, momentum=MOMENTUM, nesterov=True)
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on CPUs too
 
     @property
@@ -92,40 +105,26 @@ class ScratchTraining:
 
     def _step(self) -> tuple[float, float]:
         rate = self._peak * schedule(self._done, self._steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         loss = self._loss()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise MethodError(
-                "internal",
-                f"The loss became {value} at step {self._done + 1} of {self._steps}.",
-                hint=f"Use a learning rate below {self._peak:g}.",
-            )
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.step()
+        value = finite(loss, self._done + 1, self._steps, self._peak)
+        descend_(self._optimizer, loss, rate)
         return value, rate
 
     def _loss(self) -> Tensor:
-        draw = _generator(self._config.seed, self._done)
+        draw = draws(self._config.seed, self._done)
         images, labels = self._data.batch(self._rows(), self._device, self._config.augment, draw)
         images = images.contiguous(memory_format=torch.channels_last)
         self._module.train()
-        with self._precision(), _seeded(self._config.seed, self._done, self._device):
+        with precision(self._device), seeded(self._config.seed, self._done, self._device):
             outputs = output_tensors(self._module(images))
         return label_loss(outputs, labels)
 
-    def _precision(self) -> AbstractContextManager[object]:
-        on_gpu = self._device.type == "cuda"
-        return torch.autocast("cuda", torch.bfloat16) if on_gpu else nullcontext()
-
     def _rows(self) -> Tensor:
         epoch, at = divmod(self._done, self._per_epoch)
-        order = torch.randperm(len(self._data), generator=_generator(self._config.seed, -1 - epoch))
+        order = torch.randperm(len(self._data), generator=draws(self._config.seed, -1 - epoch))
         return order[at * self._batch : (at + 1) * self._batch]
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> State:
         """Everything a resumed run needs, as copies on the CPU: a flat dict, for safetensors."""
         state = {f"network.{name}": value for name, value in self._module.state_dict().items()}
         for name, parameter in self._learning.items():
@@ -133,17 +132,14 @@ class ScratchTraining:
             if momentum is not None:
                 state[f"momentum.{name}"] = momentum
         state["done"] = torch.tensor(self._done)
-        return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+        return saved(state)
 
-    def resume(self, state: dict[str, Tensor]) -> None:
+    def resume(self, state: State) -> None:
         """Continue after the step at which state_dict() was taken.
 
         Raises InvalidRequest for a state of another network.
         """
-        network = {n.removeprefix("network."): v for n, v in state.items() if n.startswith("network.")}
-        if network.keys() != self._module.state_dict().keys():
-            raise InvalidRequest("the saved state belongs to a network of another structure")
-        self._module.load_state_dict(network)
+        restore_(self._module, part(state, "network."))
         for name, parameter in self._learning.items():
             if f"momentum.{name}" in state:
                 buffer = state[f"momentum.{name}"].clone().to(parameter)
@@ -164,25 +160,3 @@ def _check(module: nn.Module, data: TrainingData, config: TrainConfig) -> None:
             "batch norms cannot learn from batches of one image",
             hint="Export the network with a dynamic batch size, or a fixed one above 1.",
         )
-
-
-def _optimizer(learning: dict[str, nn.Parameter], rate: float) -> torch.optim.SGD:
-    groups = [
-        {"params": [p for p in learning.values() if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in learning.values() if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    used = [group for group in groups if group["params"]]
-    return torch.optim.SGD(used, lr=rate, momentum=MOMENTUM, nesterov=True)
-
-
-def _generator(seed: int, step: int) -> Generator:
-    """A generator of its own for each step (>= 0) and epoch (< 0)."""
-    return Generator().manual_seed((seed * 1_000_003 + step) % (1 << 63))
-
-
-@contextmanager
-def _seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Dropout draws from torch's global generator: seed it for the step and put it back afterwards."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed * 1_000_003 + step)
-        yield

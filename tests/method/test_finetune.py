@@ -11,7 +11,8 @@ from torch import nn
 from basisconv import BasisConv2d, InvalidRequest, MethodError, SeparableConv2d, replace_
 from basisconv.finetune import FinetuneConfig, TrainingData, finetune
 from basisconv.finetune.data import flip_crop
-from basisconv.finetune.loop import NEAR, schedule
+from basisconv.finetune.loop import NEAR
+from basisconv.finetune.steps import schedule
 from tests.method.shelf import Residual, Untraceable, randomize, seeded
 
 PIXELS = torch.randint(0, 256, (80, 12, 12, 3), generator=seeded(0), dtype=torch.uint8)

@@ -33,20 +33,12 @@ def finetune(work: Work) -> Said:
     if work.search is not None and work.search.found is None:
         return  # the network is the original itself: nothing was lost that could be recovered
     run = _recovery(work)
-    every = max(1, run.steps // POINTS)
     losses: list[float] = []
     yield from _accuracy(work, 0)
     yield progress(0.0, "Judging the truncated network on held-back images")
     for item in run:
         if isinstance(item, Step):
-            losses.append(item.loss)
-            if item.step % every == 0 or item.step == run.steps:
-                yield from _curves(item, sum(losses) / len(losses))
-                losses.clear()
-            share = TRIALS_SHARE + (1 - TRIALS_SHARE) * item.step / run.steps
-            yield progress(share, f"Epoch {item.epoch} of {item.epochs}", epoch=item.epoch)
-            if item.step % run.per_epoch == 0:
-                yield from _accuracy(work, item.step)
+            yield from _stepped(work, item, losses, TRIALS_SHARE)
         elif isinstance(item, Judged):
             yield from _judged(item, work.options.training.objective)
         else:
@@ -79,18 +71,22 @@ def _recovery(work: Work) -> Recovery:
 def follow(work: Work, run: ScratchTraining) -> Said:
     """Train to the end and say how it goes."""
     yield from _accuracy(work, 0)
-    every = max(1, run.steps // POINTS)
     losses: list[float] = []
     for step in run:
-        losses.append(step.loss)
-        if step.step % every == 0 or step.step == run.steps:
-            yield from _curves(step, sum(losses) / len(losses))
-            losses.clear()
-        message = f"Epoch {step.epoch} of {step.epochs}"
-        yield progress(step.step / run.steps, message, epoch=step.epoch)
-        if step.step % (run.steps // step.epochs) == 0:
-            yield from _accuracy(work, step.step)
+        yield from _stepped(work, step, losses)
     work.module.eval()
+
+
+def _stepped(work: Work, step: Step, losses: list[float], begin: float = 0.0) -> Said:
+    """Points of the curves, each the mean of the `losses` since the last, and what is done of the stage."""
+    losses.append(step.loss)
+    if step.step % max(1, step.steps // POINTS) == 0 or step.step == step.steps:
+        yield from _curves(step, sum(losses) / len(losses))
+        losses.clear()
+    share = begin + (1 - begin) * step.step / step.steps
+    yield progress(share, f"Epoch {step.epoch} of {step.epochs}", epoch=step.epoch)
+    if step.step % (step.steps // step.epochs) == 0:
+        yield from _accuracy(work, step.step)
 
 
 def _curves(step: Step, loss: float) -> Said:
