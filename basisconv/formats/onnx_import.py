@@ -50,11 +50,16 @@ def convert(model: ModelProto) -> Raw:
 
 
 def constants_of(model: ModelProto) -> dict[str, TensorProto]:
-    """Every stored value of the main graph: initialisers and Constant nodes, by value name."""
+    """Every stored value of the main graph by value name: initialisers, Constant nodes, Identities of both.
+
+    The older torch exporter stores equal parameters once and passes them on through Identity nodes.
+    """
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and (tensor := constant_tensor(node)) is not None:
             stored[node.output[0]] = tensor
+        elif node.op_type == "Identity" and node.input[0] in stored:
+            stored[node.output[0]] = stored[node.input[0]]
     return stored
 
 

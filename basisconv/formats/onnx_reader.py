@@ -187,7 +187,8 @@ def _assemble(raw: Raw, layers: onnx_layers.Layers, names: Names) -> tuple[fx.Gr
     root, tensors = nn.Module(), dict[str, str]()
     for path, layer in layers.modules.items():
         root.add_module(path, layer)
-    value_of = {node: name for name, node in raw.values.items() if node.op == "get_attr"}
+    # The first of a value's names is the stored one, later ones are of Identity nodes.
+    value_of = {node: name for name, node in reversed(raw.values.items()) if node.op == "get_attr"}
     learning = _after_layers(raw.module.graph)
     moved: dict[str, str] = {}
     for node in raw.module.graph.nodes:

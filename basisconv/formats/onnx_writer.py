@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, fx, nn
 
 from basisconv.formats.export import program_of, quiet
@@ -32,10 +32,11 @@ def write(network: Network, compressed: fx.GraphModule) -> ModelProto:
     """
     assert isinstance(network.source, ModelProto), "a network from .pt2 goes through export_onnx"
     editor = _Editor(network.source)
-    for path, names in network.nodes.items():
-        editor.update(names, compressed.get_submodule(path))
+    # Free values first: a layer that reads one as well then sees that its own differs, and gets a copy.
     for path, value in network.tensors.items():
         editor.set_value(value, _array(compressed.get_parameter(path)))
+    for path, names in network.nodes.items():
+        editor.update(names, compressed.get_submodule(path))
     model = editor.finish()
     onnx.checker.check_model(model)
     return model
@@ -107,12 +108,20 @@ class _Editor:
     def _read(self, node: NodeProto, index: int) -> Weights:
         """The stored value behind an input of a node; an empty array where there is none."""
         name = node.input[index] if len(node.input) > index else ""
-        if name in self.stored:
-            return numpy_helper.to_array(self.stored[name])
-        tensor = (
-            constant_tensor(self.model.graph.node[self.position[name]]) if name in self.position else None
-        )
+        tensor = self._tensor(name)
         return np.empty(0, np.float32) if tensor is None else numpy_helper.to_array(tensor)
+
+    def _tensor(self, name: str) -> TensorProto | None:
+        """The stored tensor that a value is, Identity nodes followed; None for computed values."""
+        if name in self.stored:
+            return self.stored[name]
+        node = self._producer(name)
+        if node is None:
+            return None
+        return self._tensor(node.input[0]) if node.op_type == "Identity" else constant_tensor(node)
+
+    def _producer(self, name: str) -> NodeProto | None:
+        return self.model.graph.node[self.position[name]] if name in self.position else None
 
     def _linear(self, nodes: list[NodeProto], linear: nn.Linear) -> None:
         node, said = nodes[0], attributes(nodes[0])
@@ -168,21 +177,28 @@ class _Editor:
             self._overwrite(name, value)
 
     def _overwrite(self, name: str, value: Weights) -> None:
-        if name in self.stored:
-            shape = tuple(self.stored[name].dims)
-            self.stored[name].CopyFrom(numpy_helper.from_array(value.reshape(shape or value.shape), name))
-            return
-        node = self.model.graph.node[self.position[name]]
-        tensor = constant_tensor(node)
-        assert tensor is not None
-        fresh = numpy_helper.from_array(value.reshape(tuple(tensor.dims) or value.shape), tensor.name)
-        del node.attribute[:]
-        node.attribute.append(helper.make_attribute("value", fresh))
+        """New numbers under a stored value's name, in its own type and shape."""
+        node, old = self._producer(name), self._tensor(name)
+        if node is not None and node.op_type == "Identity" and name not in self.stored:
+            # Its source is somebody else's value: from now on this one is stored by itself.
+            self._replace(node, [])
+            self.unread.add(node.input[0])
+            self._initialise(_like(old, value, name))
+        elif node is None:
+            self.stored[name].CopyFrom(_like(old, value, name))
+        else:
+            fresh = _like(old, value, old.name if old else "")
+            del node.attribute[:]
+            node.attribute.append(helper.make_attribute("value", fresh))
 
     def _store(self, wanted: str, value: Weights) -> str:
-        """A new initialiser; where the file is so old that initialisers must be inputs, that too."""
+        """A new initialiser."""
         name = self.values.unique(wanted)
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        return self._initialise(numpy_helper.from_array(np.ascontiguousarray(value), name))
+
+    def _initialise(self, tensor: TensorProto) -> str:
+        """Add an initialiser; where the file is so old that initialisers must be inputs, that too."""
+        name = tensor.name
         self.model.graph.initializer.append(tensor)
         self.stored[name] = self.model.graph.initializer[-1]
         if self.model.ir_version < 4:
@@ -243,9 +259,7 @@ class _Editor:
         """The edited model, without the weights that nobody reads any more."""
         graph = self.model.graph
         nodes = [new for index, node in enumerate(graph.node) for new in self.replaced.get(index, [node])]
-        read = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
-        gone = {name for name in self.unread if name and name not in read}
-        kept = [node for node in nodes if not (node.op_type == "Constant" and node.output[0] in gone)]
+        kept, gone = self._without_unread(nodes)
         _refill(graph.node, [_copied(node) for node in kept])
         _refill(
             graph.initializer, [_copied(tensor) for tensor in graph.initializer if tensor.name not in gone]
@@ -253,6 +267,28 @@ class _Editor:
         _refill(graph.input, [_copied(item) for item in graph.input if item.name not in gone])
         _refill(graph.value_info, [_copied(item) for item in graph.value_info if item.name not in gone])
         return self.model
+
+    def _without_unread(self, nodes: list[NodeProto]) -> tuple[list[NodeProto], set[str]]:
+        """The nodes without those that store what nobody reads any more, and the names of such values."""
+        suspects, gone = set(self.unread), set[str]()
+        while True:
+            read = {name for node in nodes for name in node.input} | {o.name for o in self.model.graph.output}
+            more = {name for name in suspects if name and name not in read} - gone
+            if not more:
+                return nodes, gone
+            gone |= more
+            idle = [n for n in nodes if n.op_type in ("Constant", "Identity") and n.output[0] in gone]
+            suspects.update(name for node in idle for name in node.input)  # an Identity's source
+            dropped = {node.output[0] for node in idle}
+            nodes = [node for node in nodes if node.output[0] not in dropped]
+
+
+def _like(old: TensorProto | None, value: Weights, name: str) -> TensorProto:
+    """Numbers in the type and shape of the tensor that they replace."""
+    if old is None:
+        return numpy_helper.from_array(value, name)
+    kind = helper.tensor_dtype_to_np_dtype(old.data_type)
+    return numpy_helper.from_array(value.reshape(tuple(old.dims) or value.shape).astype(kind), name)
 
 
 def _copied(message: Any) -> Any:
