@@ -31,6 +31,8 @@ _KINDS: dict[type[nn.Module], str] = {
     nn.ConvTranspose2d: "conv_transpose2d",
     nn.ConvTranspose3d: "conv_transpose3d",
 }
+LAYERS = tuple(_KINDS)
+"""The classes of the layer table."""
 _CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
@@ -184,7 +186,7 @@ def _inputs_per_group(module: nn.Module) -> int:
 def sites(module: nn.Module, example: Tensor) -> list[Site]:
     """Every convolution and linear layer that the forward pass reaches, in order."""
     paths = {child: path for path, child in module.named_modules()}
-    seen = watch(module, tuple(_KINDS), example)
+    seen = watch(module, LAYERS, example)
     owners, guarded = _owners(module, set(seen.calls)), _guarded(module)
     return [_site(paths[child], child, seen, owners, child in guarded, len(example)) for child in seen.calls]
 
@@ -233,7 +235,7 @@ def _macs(weight: Tensor, calls: Sequence[Call], transposed: bool) -> int:
 
 def _owners(module: nn.Module, reached: set[nn.Module]) -> Counter[int]:
     """How many modules hold the same numbers; layers of our kinds only where they run."""
-    holders = [m for m in module.modules() if m in reached or not isinstance(m, tuple(_KINDS))]
+    holders = [m for m in module.modules() if m in reached or not isinstance(m, LAYERS)]
     return Counter(_address(p) for m in holders for p in m.parameters(recurse=False))
 
 

@@ -19,7 +19,6 @@ from basisconv.formats.network import Layout, Network, as_tuple, evaluating
 from worker.problems import as_problem
 
 Report = Callable[[dict[str, Any]], None]
-_KINDS: Final = ("conv2d", "linear")
 _FIELDS: Final = ("shape", "scale", "mean", "std", "layout", "resize", "crop", "interpolation")
 _INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic")
 _MAX_PIXELS: Final = 100_000_000  # floats of one image; the first layer's output is larger still
@@ -79,7 +78,7 @@ def _answer(network: Network, requested: "Requested") -> dict[str, Any]:
         raise MalformedModel(f"One image of {channels}×{height}×{width} floats is more than {_MAX_PIXELS:,}.")
     example = network.example()
     shapes = _output_shapes(network)
-    table = [layer for layer in describe(network.module, example) if layer.kind in _KINDS]
+    table = describe(network.module, example)
     if not table:
         raise MalformedModel("The network has no convolution or linear layer with stored weights.")
     costs = count(network.module, example)

@@ -65,13 +65,18 @@ class ModelSummary(Shown):
     outputs: list[int]
 
 
+LayerKind = Literal[
+    "conv2d", "linear", "conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"
+]
+
+
 class LayerOut(Shown):
     """One convolution or linear layer; its name is what `layers` and `ranks` of a job speak of."""
 
     model_config = ConfigDict(extra="allow")
 
     name: str
-    kind: Literal["conv2d", "linear"]
+    kind: LayerKind
     in_channels: int
     out_channels: int
     kernel_size: list[int]

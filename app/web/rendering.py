@@ -50,12 +50,17 @@ def _few(values: list[float]) -> str:
 
 
 def _kind(layer: dict[str, Any]) -> str:
-    """``3×3 convolution``, with stride and groups where they are not 1."""
+    """``3×3``, ``transposed`` and ``1-D`` where it is so, with stride and groups where they are not 1."""
     if layer["kind"] == "linear":
         return "Linear"
     words = "×".join(str(side) for side in layer["kernel_size"])
-    if any(step != 1 for step in layer["stride"]):
-        words += f", stride {layer['stride'][0]}"
+    if layer["kind"].startswith("conv_transpose"):
+        words = f"transposed {words}"
+    if layer["kind"].endswith("1d"):
+        words += " (1-D)"
+    steps = layer["stride"]
+    if any(step != 1 for step in steps):
+        words += f", stride {steps[0] if len(set(steps)) == 1 else '×'.join(map(str, steps))}"
     if layer["groups"] != 1:
         words += f", {layer['groups']} groups"
     return words

@@ -19,6 +19,7 @@ from torch import fx
 
 from basisconv.errors import MethodError
 from basisconv.formats.onnx_checks import node_names
+from basisconv.formats.onnx_padding import conv_transpose
 
 
 @dataclass
@@ -46,6 +47,9 @@ def convert(model: ModelProto) -> Raw:
     made = {builder.env[number]: name for number, name in produced_by.items() if number in builder.env}
     from_node = {node: made[node] for node in builder.module.graph.nodes if node in made}  # execution order
     nodes = dict(zip(names, model.graph.node, strict=True))
+    for node, name in from_node.items():
+        if nodes[name].op_type == "ConvTranspose":
+            node.target = conv_transpose
     return Raw(builder.module, values, nodes, constants_of(model), from_node)
 
 

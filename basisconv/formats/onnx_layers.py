@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import onnx
 import torch
 import torch.nn.functional as F
 from onnx import NodeProto, TensorProto, numpy_helper
 from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from basisconv.errors import MethodError
 from basisconv.formats.names import Names, attribute
 from basisconv.formats.onnx_import import Raw
+from basisconv.formats.onnx_padding import (
+    SAME,
+    attributes,
+    crop_to,
+    ends,
+    explicit_pads,
+    pad_same,
+    same_crop,
+    same_padding,
+    torch_order,
+)
 from basisconv.formats.tracing import Trace
 
-Padding = tuple[int, int, int, int]  # top, left, bottom, right: ONNX's order
+_CONVS: dict[int, type[_ConvNd]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}  # by the weight's rank
+_TRANSPOSED: dict[int, type[_ConvNd]] = {3: nn.ConvTranspose1d, 4: nn.ConvTranspose2d, 5: nn.ConvTranspose3d}
 
 
 @dataclass
@@ -74,9 +86,11 @@ def _replace(  # the surgery needs both sides
 ) -> None:
     graph = raw.module.graph
     with graph.inserting_before(old):
-        if isinstance(module, nn.Conv2d):
-            source = _pad(graph, source, node, module, run, fixed)
+        if node.op_type == "Conv":
+            source = _pad(graph, source, node, cast(_ConvNd, module), run, fixed)
         new = graph.call_module(path, (source,))
+        if node.op_type == "ConvTranspose":
+            new = _crop(graph, new, node, cast(_ConvNd, module))
     new.meta.update(old.meta)
     raw.names[new] = raw.names.pop(old)
     for value, producer in raw.values.items():
@@ -88,56 +102,46 @@ def _replace(  # the surgery needs both sides
     graph.erase_node(old)
 
 
-def _pad(graph: fx.Graph, x: fx.Node, node: NodeProto, conv: nn.Conv2d, run: Trace, fixed: bool) -> fx.Node:
-    """Padding that nn.Conv2d cannot say, in front of it; what it can say is set on the module."""
+def _pad(graph: fx.Graph, x: fx.Node, node: NodeProto, conv: _ConvNd, run: Trace, fixed: bool) -> fx.Node:
+    """Padding that torch's layer cannot say, in front of it; what it can say is set on the module."""
     mode = attributes(node).get("auto_pad", b"NOTSET")
-    if mode in (b"SAME_UPPER", b"SAME_LOWER"):
+    if mode in SAME:
         arguments = (conv.kernel_size, conv.stride, conv.dilation, mode == b"SAME_UPPER")
         strided = max(conv.stride) > 1
         if strided and not fixed:
             return graph.call_function(pad_same, (x, *arguments))
         pads = same_padding(run.shapes[x][2:], *arguments)
+        if strided and any(pads):  # it follows the size: a layer that runs on several may need several
+            return graph.call_function(F.pad, (x, torch_order(pads)))
     else:
-        pads = explicit_pads(node)
-    top, left, bottom, right = pads
-    if (top, left) == (bottom, right) and min(pads) >= 0:
-        conv.padding = (top, left)
-        # nn.Conv2d derives this list from its padding when it is made; other padding modes read it.
-        conv._reversed_padding_repeated_twice = [left, left, top, top]  # noqa: SLF001
+        pads = explicit_pads(node, len(conv.kernel_size))
+    first, last = ends(pads)
+    if first == last and min(pads) >= 0:
+        conv.padding = first
+        # The layer derives this list from its padding when it is made; other padding modes read it.
+        conv._reversed_padding_repeated_twice = list(torch_order(pads))  # noqa: SLF001
         return x
-    return graph.call_function(F.pad, (x, (left, right, top, bottom)))
+    return graph.call_function(F.pad, (x, torch_order(pads)))
 
 
-def explicit_pads(node: NodeProto) -> Padding:
-    """The `pads` of a two-dimensional Conv; zeros where it has none."""
-    pads = attributes(node).get("pads") or (0, 0, 0, 0)
-    return (pads[0], pads[1], pads[2], pads[3])
-
-
-def same_padding(
-    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], upper: bool
-) -> Padding:
-    """ONNX's SAME_UPPER and SAME_LOWER: output = ceil(input / stride); the odd one goes last or first."""
-    first, last = [], []
-    for extent, k, s, d in zip(size, kernel, stride, dilation, strict=True):
-        total = max((-(-extent // s) - 1) * s + (k - 1) * d + 1 - extent, 0)
-        small, large = total // 2, total - total // 2
-        first.append(small if upper else large)
-        last.append(large if upper else small)
-    return (first[0], first[1], last[0], last[1])
-
-
-def pad_same(
-    x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], upper: bool
-) -> Tensor:
-    """Automatic padding of images whose size the file leaves open."""
-    top, left, bottom, right = same_padding(x.shape[2:], kernel, stride, dilation, upper)
-    return F.pad(x, (left, right, top, bottom))
-
-
-def attributes(node: NodeProto) -> dict[str, Any]:
-    """A node's attributes as Python values."""
-    return {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+def _crop(graph: fx.Graph, y: fx.Node, node: NodeProto, conv: _ConvNd) -> fx.Node:
+    """What a transposed convolution takes off its output, which torch's layer can say where it is even."""
+    said = attributes(node)
+    mode = said.get("auto_pad", b"NOTSET")
+    if "output_shape" in said:
+        size = tuple(said["output_shape"])[-len(conv.kernel_size) :]
+        return graph.call_function(crop_to, (y, size, mode == b"SAME_UPPER"))
+    if mode in SAME:
+        pads = same_crop(
+            conv.kernel_size, conv.stride, conv.dilation, conv.output_padding, mode == b"SAME_UPPER"
+        )
+    else:
+        pads = explicit_pads(node, len(conv.kernel_size))
+    first, last = ends(pads)
+    if first == last and min(pads) >= 0:
+        conv.padding = first
+        return y
+    return graph.call_function(F.pad, (y, torch_order([-pad for pad in pads])))
 
 
 def stored(raw: Raw, node: NodeProto, index: int) -> Tensor | None:
@@ -165,32 +169,25 @@ def _sized(weight: Tensor, node: NodeProto, name: str) -> None:
 
 def _conv(raw: Raw, node: NodeProto, name: str, rank: int) -> nn.Module | None:
     weight, bias = stored(raw, node, 1), stored(raw, node, 2)
-    if weight is None or weight.dim() != 4 or rank != 4 or (bias is None and not _absent(node, 2)):
+    if (
+        weight is None
+        or weight.dim() != rank
+        or rank not in _CONVS
+        or (bias is None and not _absent(node, 2))
+    ):
         return None
-    _sized(weight, node, name)
-    said = attributes(node)
-    groups = int(said.get("group", 1))
+    groups, geometry = _geometry(weight, node, name)
     outputs, inputs, *kernel = weight.shape
-    if groups < 1 or outputs % groups:
-        raise MethodError(
-            "malformed_model",
-            f"{name!r} has {outputs} outputs, which {groups} groups cannot share.",
-            layer=name,
-        )
-    if list(said.get("kernel_shape", kernel)) != kernel:
-        raise MethodError(
-            "malformed_model",
-            f"{name!r} says kernel_shape {said['kernel_shape']}, its weights are {tuple(weight.shape)}.",
-            layer=name,
-        )
+    if outputs % groups:
+        raise _malformed(name, f"has {outputs} outputs, which {groups} groups cannot share")
     module = nn.utils.skip_init(
-        nn.Conv2d,
+        _CONVS[rank],
         inputs * groups,
         outputs,
         tuple(kernel),
-        tuple(said.get("strides", (1, 1))),
+        geometry["strides"],
         0,
-        tuple(said.get("dilations", (1, 1))),
+        geometry["dilations"],
         groups,
         bias=bias is not None,
     )
@@ -198,29 +195,52 @@ def _conv(raw: Raw, node: NodeProto, name: str, rank: int) -> nn.Module | None:
 
 
 def _conv_transpose(raw: Raw, node: NodeProto, name: str, rank: int) -> nn.Module | None:
-    weight, bias, said = stored(raw, node, 1), stored(raw, node, 2), attributes(node)
-    top, left, bottom, right = explicit_pads(node)
-    unusual = "output_shape" in said or said.get("auto_pad", b"NOTSET") != b"NOTSET"
-    if weight is None or weight.dim() != 4 or rank != 4 or (bias is None and not _absent(node, 2)):
+    weight, bias = stored(raw, node, 1), stored(raw, node, 2)
+    known = weight is not None and weight.dim() == rank and rank in _TRANSPOSED
+    if weight is None or not known or (bias is None and not _absent(node, 2)):
         return None
-    if unusual or (top, left) != (bottom, right):
-        return None
-    _sized(weight, node, name)
-    groups = int(said.get("group", 1))
+    groups, geometry = _geometry(weight, node, name)
     inputs, outputs, *kernel = weight.shape
+    if inputs % groups:
+        raise _malformed(name, f"has {inputs} inputs, which {groups} groups cannot share")
     module = nn.utils.skip_init(
-        nn.ConvTranspose2d,
+        _TRANSPOSED[rank],
         inputs,
         outputs * groups,
         tuple(kernel),
-        tuple(said.get("strides", (1, 1))),
-        (top, left),
-        tuple(said.get("output_padding", (0, 0))),
+        geometry["strides"],
+        0,
+        geometry["output_padding"],
         groups,
         bias is not None,
-        tuple(said.get("dilations", (1, 1))),
+        geometry["dilations"],
     )
     return _filled(module, weight, bias)
+
+
+def _geometry(weight: Tensor, node: NodeProto, name: str) -> tuple[int, dict[str, tuple[int, ...]]]:
+    """Groups, and what is said per axis, checked against the weight's own axes."""
+    _sized(weight, node, name)
+    said, axes = attributes(node), weight.dim() - 2
+    groups = int(said.get("group", 1))
+    if groups < 1:
+        raise _malformed(name, f"has {groups} groups")
+    if list(said.get("kernel_shape", weight.shape[2:])) != list(weight.shape[2:]):
+        raise _malformed(
+            name, f"says kernel_shape {said['kernel_shape']}, its weights are {tuple(weight.shape)}"
+        )
+    usual = {"strides": 1, "dilations": 1, "output_padding": 0, "pads": 0}
+    found: dict[str, tuple[int, ...]] = {}
+    for key, value in usual.items():
+        wanted = 2 * axes if key == "pads" else axes
+        found[key] = tuple(said.get(key) or (value,) * wanted)
+        if len(found[key]) != wanted:
+            raise _malformed(name, f"says {key} {list(found[key])}, where {wanted} numbers are expected")
+    return groups, found
+
+
+def _malformed(name: str, what: str) -> MethodError:
+    return MethodError("malformed_model", f"{name!r} {what}.", layer=name)
 
 
 def _gemm(raw: Raw, node: NodeProto, name: str, rank: int) -> nn.Module | None:

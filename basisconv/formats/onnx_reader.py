@@ -9,6 +9,7 @@ import torch
 from onnx import ModelProto, TensorProto, ValueInfoProto
 from torch import Tensor, fx, nn
 
+from basisconv.cost import LAYERS
 from basisconv.errors import MethodError
 from basisconv.formats import onnx_layers, specialise
 from basisconv.formats.names import Names, attribute
@@ -235,9 +236,7 @@ def _stored_only(node: fx.Node) -> bool:
 def _public(layers: onnx_layers.Layers) -> dict[str, str]:
     """Layer name -> path of convolutions and linear layers; one used twice has its first node's name."""
     return {
-        layers.nodes[path][0]: path
-        for path, module in layers.modules.items()
-        if isinstance(module, (nn.Conv2d, nn.Linear))
+        layers.nodes[path][0]: path for path, module in layers.modules.items() if isinstance(module, LAYERS)
     }
 
 

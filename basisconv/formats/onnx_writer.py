@@ -17,7 +17,7 @@ from basisconv.formats.names import Names
 from basisconv.formats.network import Network
 from basisconv.formats.onnx_checks import node_names
 from basisconv.formats.onnx_import import constant_tensor
-from basisconv.formats.onnx_layers import attributes, explicit_pads
+from basisconv.formats.onnx_padding import attributes, explicit_pads
 from basisconv.nn import Factorized
 
 Weights = NDArray[np.float32]

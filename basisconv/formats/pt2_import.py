@@ -11,11 +11,24 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from basisconv.cost import LAYERS
 from basisconv.errors import MethodError
 from basisconv.formats.names import Names, module_path
 
 aten = torch.ops.aten
-_CONVS: Final = (aten.conv2d.default, aten.conv2d.padding, aten.convolution.default)
+_CONVS: Final = (
+    *(aten.conv1d.default, aten.conv1d.padding),
+    *(aten.conv2d.default, aten.conv2d.padding),
+    *(aten.conv3d.default, aten.conv3d.padding),
+    aten.convolution.default,
+)
+_CONV_TRANSPOSES: Final = (
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+    aten.conv_transpose3d.input,
+)
+_CLASSES: Final[dict[int, Any]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}  # by the weight's rank
+_TRANSPOSED: Final[dict[int, Any]] = {3: nn.ConvTranspose1d, 4: nn.ConvTranspose2d, 5: nn.ConvTranspose3d}
 _TRANSPOSES: Final = (aten.t.default, aten.permute.default, aten.transpose.int)
 _RESHAPES: Final = (aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default)  # noqa: SLF001
 _DROPOUTS: Final = ("aten.dropout", "aten.dropout_", "aten.feature_dropout")
@@ -49,7 +62,7 @@ class _Importer:
         self.layers: dict[str, str] = {}
         self.makers: dict[Any, Callable[[fx.Node], fx.Node | None]] = {
             **dict.fromkeys(_CONVS, self._conv),
-            aten.conv_transpose2d.input: self._conv_transpose,
+            **dict.fromkeys(_CONV_TRANSPOSES, self._conv_transpose),
             aten.linear.default: self._linear,
             aten.addmm.default: self._addmm,
             aten.mm.default: self._mm,
@@ -150,7 +163,7 @@ class _Importer:
             module = make().eval()
             folder, _, name = path.rpartition(".")
             _folder(self.root, folder).add_module(name, module)
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if isinstance(module, LAYERS):
                 self.layers[path] = path
         return self.graph.create_node("call_module", self.paths[key], (self._take(source),))
 
@@ -163,59 +176,49 @@ class _Importer:
 
     def _conv(self, node: fx.Node) -> fx.Node | None:
         said = _arguments(node)
+        if said.get("transposed"):
+            return self._conv_transpose(node)
         weight, bias = self._tensor(said["weight"]), self._tensor(said.get("bias"))
         absent = said.get("bias") is None
-        if weight is None or weight.dim() != 4 or said.get("transposed") or (bias is None and not absent):
+        if weight is None or weight.dim() not in _CLASSES or (bias is None and not absent):
             return None
-        source = said["input"]
-        if source.meta["val"].dim() != 4:
+        source, axes = said["input"], weight.dim() - 2
+        if source.meta["val"].dim() != weight.dim():
             return None
         padding, groups = said.get("padding", 0), int(said.get("groups", 1))
-        geometry = (_pair(said.get("stride", 1)), padding if isinstance(padding, str) else _pair(padding))
-        dilation = _pair(said.get("dilation", 1))
+        geometry = (
+            _each(said.get("stride", 1), axes),
+            padding if isinstance(padding, str) else _each(padding, axes),
+            _each(said.get("dilation", 1), axes),
+        )
 
         def make() -> nn.Module:
             outputs, inputs, *kernel = weight.shape
-            conv = nn.utils.skip_init(
-                nn.Conv2d,
-                inputs * groups,
-                outputs,
-                tuple(kernel),
-                *geometry,
-                dilation,
-                groups,
-                bias=not absent,
-            )
+            shape = (inputs * groups, outputs, tuple(kernel), *geometry, groups)
+            conv = nn.utils.skip_init(_CLASSES[weight.dim()], *shape, bias=not absent)
             return _filled(conv, weight=weight, bias=bias)
 
-        return self._layer(source, (said["weight"], said.get("bias"), geometry, dilation, groups), make)
+        return self._layer(source, (said["weight"], said.get("bias"), *geometry, groups), make)
 
     def _conv_transpose(self, node: fx.Node) -> fx.Node | None:
         said = _arguments(node)
         weight, bias = self._tensor(said["weight"]), self._tensor(said.get("bias"))
         absent = said.get("bias") is None
-        if weight is None or (bias is None and not absent) or said["input"].meta["val"].dim() != 4:
+        if weight is None or weight.dim() not in _TRANSPOSED or (bias is None and not absent):
             return None
-        groups = int(said["groups"])
-        pairs = [_pair(said[name]) for name in ("stride", "padding", "output_padding", "dilation")]
+        if said["input"].meta["val"].dim() != weight.dim():
+            return None
+        groups, axes = int(said["groups"]), weight.dim() - 2
+        steps = [_each(said[name], axes) for name in ("stride", "padding", "output_padding", "dilation")]
 
         def make() -> nn.Module:
             inputs, outputs, *kernel = weight.shape
-            stride, padding, extra, dilation = pairs
-            shape = (
-                inputs,
-                outputs * groups,
-                tuple(kernel),
-                stride,
-                padding,
-                extra,
-                groups,
-                not absent,
-                dilation,
-            )
-            return _filled(nn.utils.skip_init(nn.ConvTranspose2d, *shape), weight=weight, bias=bias)
+            stride, padding, extra, dilation = steps
+            shape = (inputs, outputs * groups, tuple(kernel), stride, padding, extra, groups, not absent)
+            layer = nn.utils.skip_init(_TRANSPOSED[weight.dim()], *shape, dilation)
+            return _filled(layer, weight=weight, bias=bias)
 
-        key = (said["weight"], said.get("bias"), *pairs, groups)
+        key = (said["weight"], said.get("bias"), *steps, groups, "transposed")
         return self._layer(said["input"], key, make)
 
     def _linear(self, node: fx.Node) -> fx.Node | None:
@@ -345,9 +348,10 @@ def _is_transpose(node: Any) -> bool:
     return tuple(node.args[1:]) in ((), ([1, 0],), (0, 1), (1, 0)) or list(node.args[1:2]) == [[1, 0]]
 
 
-def _pair(value: Any) -> tuple[int, int]:
+def _each(value: Any, axes: int) -> tuple[int, ...]:
+    """A number per axis; one alone stands for all."""
     numbers = [value] if isinstance(value, int) else list(value)
-    return (numbers[0], numbers[-1])
+    return tuple(numbers * axes if len(numbers) == 1 else numbers)
 
 
 def _plain(name: str) -> str:
