@@ -1,6 +1,5 @@
-"""Where a job computes, with how many threads, and what it took."""
+"""Where a job computes, and with how many threads."""
 
-import resource
 from typing import Literal
 
 import torch
@@ -24,10 +23,3 @@ def prepare(threads: int) -> None:
     torch.set_num_threads(max(threads, 1))
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory this process had at once: on the GPU if it computed there, else of the machine."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in kibibytes

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from basisconv.cost import Costs, count
 from basisconv.smallest import Try
-from worker import device as devices
 from worker import synthetic
 from worker.baseline import chance
 from worker.measure import Answers, score
@@ -166,7 +165,16 @@ def _judge_speed(work: Work, found: Judgement) -> None:
         )
 
 
-def result(work: Work, seconds: dict[str, float], judged: Judgement) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Spent:
+    """What each stage took: time, and the most memory of the machine and of the GPU (empty without one)."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+    peak_device_bytes: dict[str, int] = field(default_factory=dict)
+
+
+def result(work: Work, spent: Spent, judged: Judgement) -> dict[str, Any]:
     """api.md's Job.result; the supervisor adds artifacts, hashes and sizes to the exports."""
     before, after = work.costs_before, count(work.module, work.example)
     own = next(entry for entry in work.files if entry["format"] == work.network.format)
@@ -185,8 +193,10 @@ def result(work: Work, seconds: dict[str, float], judged: Judgement) -> dict[str
         "device": work.device.type,
         "threads": work.threads,
         "evaluated_images": work.reference.count if work.tests.real and work.reference else 0,
-        "peak_memory_bytes": devices.peak_memory_bytes(work.device),
-        "seconds": seconds,
+        "peak_memory_bytes": max((spent.peak_device_bytes or spent.peak_bytes).values()),
+        "seconds": spent.seconds,
+        "peak_bytes": spent.peak_bytes,
+        "peak_device_bytes": spent.peak_device_bytes or None,
         "search": _search(work),
         "tuning": work.tuning,
         "synthetic": synthetic.document(work),

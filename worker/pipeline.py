@@ -18,7 +18,8 @@ from worker import device as devices
 from worker.data.materialize import Images, check_classes, materialize
 from worker.data.spec import InputSpec
 from worker.measure import TestImages
-from worker.outcome import judge, result
+from worker.outcome import Spent, judge, result
+from worker.peaks import Peaks
 from worker.stages import scratch
 from worker.stages.calibrate import calibrate
 from worker.stages.decompose import decompose
@@ -64,7 +65,7 @@ def run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
     missed = judge(work)
     for code, detail in missed.warnings:
         report(warning(code, detail))
-    return result(work, teller.seconds, missed)
+    return result(work, teller.spent, missed)
 
 
 def _run_stages(work: Work, teller: "_Teller") -> None:
@@ -150,7 +151,9 @@ class _Teller:
         self._told = 0.0
         self._stage = Stage.CALIBRATE  # the child has said so already
         self._from = self._share = 0.0
-        self.seconds: dict[str, float] = {}
+        self._peaks = Peaks()
+        self._peaks.begin()
+        self.spent = Spent()
 
     def begin(self, stage: Stage, done: float, share: float) -> None:
         """Enter a stage, or set the share of the one that we are in."""
@@ -158,11 +161,16 @@ class _Teller:
         if stage is self._stage:
             return
         self.end()
+        self._peaks.begin()
         self._stage, self._stage_began = stage, time.monotonic()
         self._report({"type": "stage", "stage": stage.value})
 
     def end(self) -> None:
-        self.seconds[self._stage.value] = round(time.monotonic() - self._stage_began, 3)
+        stage = self._stage.value
+        self.spent.seconds[stage] = round(time.monotonic() - self._stage_began, 3)
+        self.spent.peak_bytes[stage] = self._peaks.resident()
+        if (allocated := self._peaks.allocated()) is not None:
+            self.spent.peak_device_bytes[stage] = allocated
 
     def say(self, said: Message) -> None:
         if said["type"] != "progress":

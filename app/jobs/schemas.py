@@ -119,6 +119,12 @@ class JobResult(Measured):
     target_met: bool
     device: str
     seconds: dict[str, float]
+    peak_bytes: dict[str, int] | None = Field(
+        None, description="The most memory of the machine that each stage held at once."
+    )
+    peak_device_bytes: dict[str, int] | None = Field(
+        None, description="The same of the GPU's memory, where the job computed on one."
+    )
     search: SearchResult | None = None
     tuning: Tuning | None = None
     synthetic: SyntheticImages | None = Field(

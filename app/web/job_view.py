@@ -139,6 +139,8 @@ def stages(job: Document, events: Sequence[Document]) -> list[StageView]:
         if until is not None:
             last = not following and job["status"] in {"failed", "cancelled"}
             spent = duration((_moment(until) - _moment(begun[name])).total_seconds())
+            peak = ((job.get("result") or {}).get("peak_bytes") or {}).get(name)
+            spent = spent if peak is None else f"{spent}, {size(peak)}"
             views.append(StageView(label, hint, "stopped" if last else "done", spent, None))
         else:
             views.append(StageView(label, hint, "current", "", begun[name]))

@@ -63,6 +63,8 @@ RESULT = {
     "target_met": True,
     "device": "cpu",
     "seconds": {"decompose": 1.5},
+    "peak_bytes": {"decompose": 400_000_000},
+    "peak_device_bytes": None,
     "search": None,
     "tuning": None,
     "synthetic": None,

@@ -41,6 +41,12 @@ def test_the_stages_of_an_attempt_that_was_lost_are_not_shown() -> None:
     assert [view.state for view in views[:2]] == ["current", "todo"]
 
 
+def test_a_finished_jobs_stages_tell_their_memory_beside_their_time() -> None:
+    job = {"status": "succeeded", "finished_at": _at(7), "result": {"peak_bytes": {"calibrate": 412_000_000}}}
+    views = job_view.stages(job, [_stage("calibrate", 0), _stage("decompose", 5)])
+    assert [view.time for view in views[:2]] == ["5.0\xa0s, 412\xa0MB", "2.0\xa0s"]
+
+
 def test_a_failed_job_shows_the_stage_it_failed_in() -> None:
     views = job_view.stages({"status": "failed", "finished_at": _at(7)}, [_stage("calibrate", 0)])
     assert views[0].state == "stopped"

@@ -106,7 +106,9 @@ def test_stages_come_in_order_and_progress_never_goes_back(bench: Bench) -> None
     result = bench.run(training={"epochs": 2, "batch_size": 32})
     stages = [said["stage"] for said in bench.said if said["type"] == "stage"]
     assert ["calibrate", *stages] == ["calibrate", "decompose", "finetune", "evaluate", "export", "verify"]
-    assert list(result["seconds"]) == ["calibrate", *stages]
+    assert list(result["seconds"]) == list(result["peak_bytes"]) == ["calibrate", *stages]
+    assert result["peak_memory_bytes"] == max(result["peak_bytes"].values()) > 0
+    assert result["peak_device_bytes"] is None  # the job ran on the CPU
     fractions = [said["fraction"] for said in bench.said if said["type"] == "progress"]
     assert fractions == sorted(fractions)
     names = {said["name"] for said in bench.said if said["type"] == "metric"}
