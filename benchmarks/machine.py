@@ -1,6 +1,5 @@
-"""What a figure depends on besides the method: machine, versions, threads and the code itself."""
+"""What a figure depends on besides the code: machine, versions and threads."""
 
-import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,8 +7,6 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-MEASURING = ("basisconv", "benchmarks/methods", "benchmarks/peers", "benchmarks/networks")
-MEASURING_FILES = ("data", "measure", "method", "onnx_file", "recalibrate", "suites", "tuning")
 PACKAGES = ("torch", "numpy", "onnx", "onnxruntime")
 
 
@@ -31,17 +28,6 @@ def peer_pins() -> dict[str, str]:
     lines = (ROOT / "benchmarks/peers/requirements.txt").read_text().splitlines()
     pins = (line.split("#")[0].strip().partition("==") for line in lines)
     return {name: number for name, mark, number in pins if mark}
-
-
-def code_version() -> str:
-    """A digest of everything that decides a row: rows of equal digest and key are interchangeable."""
-    files = [path for folder in MEASURING for path in sorted((ROOT / folder).rglob("*.py"))]
-    files += [ROOT / "benchmarks" / f"{name}.py" for name in MEASURING_FILES]
-    files += [ROOT / "tests/support/networks.py", ROOT / "benchmarks/peers/requirements.txt"]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
 
 
 def _processor() -> str:

@@ -1,6 +1,7 @@
 """`python -m benchmarks.method`: every network x cut x method x seed of a suite into a raw file.
 
-Fresh by default; --resume keeps rows of the same code, --network, --method take a part of the suite.
+Fresh by default; --resume keeps rows of the same code; --network, --method, --untuned take a part of the
+suite. Runs that go on with one file may run at the same time, as long as each takes another part.
 """
 
 import argparse
@@ -9,95 +10,15 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from basisconv.finetune import TrainingData
-from benchmarks import data, machine
-from benchmarks.measure import Judge, Sizes, as_values
-from benchmarks.methods import METHODS, Compressed, Method, Task
-from benchmarks.methods.clock import Clock
-from benchmarks.networks import example, load
-from benchmarks.raw import Key, RawFile, Row
-from benchmarks.recalibrate import divergence, recalibrated
+from benchmarks import machine
+from benchmarks.bench import Bench
+from benchmarks.methods import METHODS
+from benchmarks.raw import RawFile, Row
 from benchmarks.suites import SUITES, Part, Suite, small
-from benchmarks.tuning import tuned
-
-AS_GIVEN = ("basisconv", "basisconv_basis", "uncompressed")  # no batch norms re-estimated: not needed
-
-
-class Bench:
-    """One part of a suite: its network, images and judge."""
-
-    def __init__(self, part: Part, sizes: Sizes, folder: Path, raw: RawFile, device: str) -> None:
-        self._part, self._raw, self._device = part, raw, device
-        self._code = machine.code_version()
-        self._original = load(part.network)
-        self._judge = Judge(part.network, self._original, folder, sizes)
-
-    def rows(self) -> Iterator[Row]:
-        for name in self._part.methods:
-            method = METHODS[name]
-            for seed in self._part.seeds_of(method):
-                cuts = self._part.missing(method, seed, self._has)
-                for compressed in method.compress(self._task(cuts, seed)) if cuts else ():
-                    yield from self._of(method, seed, compressed)
-
-    def _task(self, cuts: tuple[float, ...], seed: int) -> Task:
-        draw = data.draw(self._part.network, seed, self._part.calibration)
-        threads = torch.get_num_threads()
-        return Task(self._part.network, self._original, example(), cuts, draw, seed, threads, self._device)
-
-    def _has(self, key: Key) -> bool:
-        return self._raw.has(key, self._code)
-
-    def _of(self, method: Method, seed: int, compressed: Compressed) -> Iterator[Row]:
-        first, *others = self._part.keys(method, seed, compressed.cut)
-        start, values = self._chosen(method, seed, compressed)
-        if not self._has(first):
-            yield Row(first, self._code, values | as_values(self._judge.figures(start)))
-        for key in others:
-            if not self._has(key):
-                yield self._tuned(key, start)
-
-    def _chosen(
-        self, method: Method, seed: int, compressed: Compressed
-    ) -> tuple[nn.Module, dict[str, float | bool]]:
-        """With its batch norms re-estimated where the held-back images ask for it, and what was seen."""
-        values: dict[str, float | bool] = {
-            "seconds": compressed.seconds,
-            "cpu_seconds": compressed.cpu_seconds,
-        }
-        if method.name in AS_GIVEN:
-            return compressed.module, values
-        draw = data.draw(self._part.network, seed, self._part.calibration)
-        fresh = recalibrated(compressed.module, draw.images)
-        before, after = (
-            divergence(module, self._original, draw.held_back) for module in (compressed.module, fresh)
-        )
-        values |= {"held_back_kl": before, "held_back_kl_norms": after, "norms_again": after < before}
-        if after >= before:
-            return compressed.module, values
-        values["accuracy_as_given"] = self._judge.accuracy(compressed.module)[0]
-        return fresh, values
-
-    def _tuned(self, key: Key, start: nn.Module) -> Row:
-        recipe = self._part.recipe
-        assert recipe is not None
-        clock = Clock()
-        network = tuned(start, self._original, self._training(), recipe, key.seed, self._device)
-        seconds, cpu_seconds = clock.lap()
-        values = {"seconds": seconds, "cpu_seconds": cpu_seconds, "recipe": vars(recipe)}
-        return Row(key, self._code, values | as_values(self._judge.figures(network)))
-
-    @cache  # noqa: B019 - a bench lives as long as its run
-    def _training(self) -> TrainingData:
-        recipe = self._part.recipe
-        assert recipe is not None
-        return data.training(self._part.network, recipe.images)
 
 
 def run(suite: Suite, raw: RawFile, device: str) -> Iterator[Row]:
@@ -112,12 +33,18 @@ def run(suite: Suite, raw: RawFile, device: str) -> Iterator[Row]:
 def _asked(arguments: argparse.Namespace) -> Suite:
     suite = SUITES[arguments.suite]
     suite = small(suite) if arguments.small else suite
-    parts = (
-        replace(part, methods=tuple(m for m in part.methods if m in (arguments.method or part.methods)))
-        for part in suite.parts
-        if part.network in (arguments.network or [part.network])
+    parts = (part for part in suite.parts if part.network in (arguments.network or [part.network]))
+    return replace(suite, parts=tuple(_asked_of(part, arguments) for part in parts))
+
+
+def _asked_of(part: Part, arguments: argparse.Namespace) -> Part:
+    methods = tuple(m for m in part.methods if m in (arguments.method or part.methods))
+    return replace(
+        part,
+        methods=methods,
+        seeds=tuple(arguments.seed or part.seeds),
+        recipe=None if arguments.untuned else part.recipe,
     )
-    return replace(suite, parts=tuple(parts))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="keep rows that this very code has measured")
     parser.add_argument("--network", action="append")
     parser.add_argument("--method", action="append", choices=METHODS)
+    parser.add_argument("--seed", action="append", type=int)
+    parser.add_argument("--untuned", action="store_true", help="leave rows with tuning for another run")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--raw", type=Path)

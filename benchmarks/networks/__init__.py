@@ -10,12 +10,6 @@ from benchmarks.networks.vgg16 import VGG16, trained_vgg16, vgg16
 from tests.support import networks as shared
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
-TITLES = {
-    "cifar10_resnet20_a": "ResNet-20, CIFAR-10",
-    "cifar10_resnet56_a": "ResNet-56, CIFAR-10",
-    "cifar100_resnet56_b": "ResNet-56, CIFAR-100",
-    VGG16: "VGG16, CIFAR-100",
-}
 
 
 def build(name: str) -> nn.Module:

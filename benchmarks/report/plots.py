@@ -6,9 +6,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from benchmarks.methods import METHODS
-from benchmarks.networks import TITLES
 from benchmarks.report.style import COLOURS, INK, picture
 from benchmarks.report.summary import Line
+from benchmarks.report.titles import TITLES
 
 SHOWN = tuple(name for name in METHODS if name != "uncompressed")
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.methods import METHODS
-from benchmarks.networks import TITLES
 from benchmarks.report.floor import FLOOR
 from benchmarks.report.summary import Line
+from benchmarks.report.titles import TITLES
 
 ORDER = tuple(METHODS)
 PEERS = ("tensorly", "torch-pruning", "aimet-torch")  # the raw file has all they bring along
@@ -79,10 +79,24 @@ def _original(lines: Sequence[Line]) -> str:
 
 
 def _codes(lines: Sequence[Line]) -> str:
-    codes = sorted(frozenset[str]().union(*(line.codes for line in lines)))
-    if len(codes) == 1:
-        return f"All rows were measured by the same code, `{codes[0]}`."
-    return f"**The rows were measured by {len(codes)} different versions of the code**: {', '.join(codes)}."
+    """Digests themselves stay in the raw file; rows to be compared that differ in them are called so."""
+    kinds = dict.fromkeys((line.network, line.method, line.tuned) for line in lines)
+    torn = [kind for kind in kinds if len(_codes_of(lines, kind)) > 1]
+    if torn:
+        names = ", ".join(
+            f"{METHODS[m].title}{' tuned' if t else ''} on {TITLES.get(n, n)}" for n, m, t in torn
+        )
+        return f"**Measured by different versions of the code**: {names}."
+    return "All rows of one network, method and kind were measured by the same code."
+
+
+def _called(network: str, method: str, tuned: bool) -> str:
+    return f"{METHODS[method].title}{' tuned' if tuned else ''} on {TITLES.get(network, network)}"
+
+
+def _codes_of(lines: Sequence[Line], kind: tuple[str, str, bool]) -> frozenset[str]:
+    own = (line.codes for line in lines if (line.network, line.method, line.tuned) == kind)
+    return frozenset[str]().union(*own)
 
 
 def _about(about: Mapping[str, Any]) -> str:

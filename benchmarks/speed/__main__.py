@@ -12,9 +12,11 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.networks.resnet50 import WIDTH
 from benchmarks.report.tables import markdown
+from benchmarks.sources import digest
 from benchmarks.speed.contenders import CONTENDERS, run, total
 from benchmarks.speed.setting import Setting
 
+SOURCES = ("basisconv", "benchmarks/speed", "benchmarks/networks", "benchmarks/peers")
 TITLES = {contender.name: contender.title for contender in CONTENDERS}
 
 
@@ -79,7 +81,7 @@ def main() -> None:
     about = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "setting": asdict(setting),
-        "code": machine.code_version(),
+        "code": digest(SOURCES, {}),
         **machine.describe("cpu"),
     }
     results: list[dict[str, Any]] = []

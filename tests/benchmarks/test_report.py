@@ -84,8 +84,8 @@ def test_the_page_of_a_raw_file_holds_all_its_parts(tmp_path: Path):
 
 def test_rows_of_different_code_are_called_so():
     mixed = [row(0.9), replace(row(0.91, 1), code="other")]
-    assert "same code, `code`" in page(ABOUT, summarise(mixed[:1]))
-    assert "2 different versions of the code" in page(ABOUT, summarise(mixed))
+    assert "by the same code" in page(ABOUT, summarise(mixed[:1]))
+    assert "different versions of the code**: BasisConv on ResNet-20" in page(ABOUT, summarise(mixed))
 
 
 def test_the_binomial_error_is_a_third_of_a_point_at_ninety_percent_of_ten_thousand():
