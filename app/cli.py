@@ -103,40 +103,67 @@ def create_key(
     scope: Annotated[list[str] | None, typer.Option(help="Repeat for several; none: all but admin.")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
     owner: Annotated[str | None, typer.Option(help="owner_…; left out: the first owner.")] = None,
+    new_owner: Annotated[bool, typer.Option(help="For a new owner, who sees nothing of others.")] = False,
+    stored_bytes: Annotated[int | None, typer.Option(min=0, help="Bytes it may store; 0: any.")] = None,
+    active_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs at once; 0: any number.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=0, help="0: any number.")] = None,
 ) -> None:
-    """Make an API key and print its secret, once."""
+    """Make an API key and print its id and secret, once."""
     from app.core.security import ALL_SCOPES, new_secret
     from app.keys import repository, service
 
     unknown = sorted(set(scope or []) - set(ALL_SCOPES))
     if unknown:
         raise typer.BadParameter(f"unknown scope {', '.join(unknown)}; there are {', '.join(ALL_SCOPES)}")
+    if owner is not None and new_owner:
+        raise typer.BadParameter("--owner and --new-owner exclude each other")
     with _keyring() as (unit, settings):
-        first = repository.oldest_admin(unit.session, unit.now)
+        if owner is not None and not repository.is_owner(unit.session, owner):
+            raise typer.BadParameter(f"no key belongs to {owner[:64]!r}")
+        first = repository.first_owner(unit.session)
         secret = new_secret()
         key = service.create(
             unit,
             settings,
-            owner_id=owner or (first.owner_id if first else None),
-            name=name,
+            owner_id=None if new_owner else owner or first,
+            name=_readable(name),
             scopes=scope or [],
             expires_at=unit.now + timedelta(days=days) if days else None,
             secret=secret,
+            maker_id=first,
+            limits={
+                "stored_bytes": stored_bytes,
+                "active_jobs": active_jobs,
+                "requests_per_minute": requests_per_minute,
+            },
         )
         key_id = key.id
     typer.echo(f"{key_id}  {secret}")
 
 
+def _readable(name: str) -> str:
+    from app.core.schemas import NAME_CHARACTERS, readable
+
+    try:
+        checked = readable(name)
+    except ValueError as error:
+        raise typer.BadParameter(f"the name {error}") from error
+    if not 0 < len(checked) <= NAME_CHARACTERS:
+        raise typer.BadParameter(f"the name has {len(checked)} characters; 1 to {NAME_CHARACTERS} are kept")
+    return checked
+
+
 @keys.command("list")
 def list_keys() -> None:
-    """Show all keys, without their secrets."""
+    """Show all keys of the service, without their secrets."""
     from sqlalchemy import select
 
     from app.keys.tables import ApiKey
 
     with _keyring() as (unit, _):
         for key in unit.session.scalars(select(ApiKey).order_by(ApiKey.id)):
-            state = "revoked" if key.revoked_at else "active"
+            expired = key.expires_at is not None and key.expires_at <= unit.now
+            state = "revoked" if key.revoked_at else "expired" if expired else "active"
             scopes = ",".join(key.scopes) or "all but admin"
             typer.echo(f"{key.id}  {key.owner_id}  {state:7}  {key.name}  [{scopes}]")
 
@@ -144,14 +171,13 @@ def list_keys() -> None:
 @keys.command("revoke")
 def revoke_key(key_id: str) -> None:
     """End a key at once."""
-    from app.core.errors import NotFound
-    from app.keys import service
+    from app.keys import repository, service
 
     with _keyring() as (unit, _):
-        try:
-            service.revoke(unit, key_id)
-        except NotFound as problem:
-            raise typer.BadParameter(problem.detail) from problem
+        key = repository.by_id(unit.session, key_id)
+        if key is None:
+            raise typer.BadParameter(f"There is no key {key_id[:64]!r}.")
+        service.revoke(unit, key)
     typer.echo(f"{key_id} is revoked.")
 
 

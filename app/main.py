@@ -20,6 +20,7 @@ from app.core.events import BusListener, BusPublisher
 from app.core.metrics import Metrics
 from app.core.problems import install_handlers
 from app.core.queue import CeleryDoorbell, Doorbell
+from app.core.rate import MemoryMeter, SteadyMeter, ValkeyMeter
 from app.core.settings import Settings
 from app.core.unit import Services
 from app.jobs.gauge import JobCollector
@@ -56,6 +57,7 @@ def build_services(
         publisher=BusPublisher(broker_url),
         listener=BusListener(broker_url),
         metrics=metrics,
+        meter=SteadyMeter(ValkeyMeter(broker_url), MemoryMeter()),
         clock=clock or SystemClock(),
     )
 

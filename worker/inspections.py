@@ -144,7 +144,8 @@ def _accept(
         log.warning("inspection.bad_answer", error=str(error)[:2000])
         problem = Internal("The inspector gave an answer that cannot be used.").document()
         return Ending("problem", problem), None
-    return ending, {"canonical_sha256": blob.sha256} | answer.model_dump(exclude={"canonical"})
+    stored = {"canonical_sha256": blob.sha256, "canonical_bytes": blob.bytes}
+    return ending, stored | answer.model_dump(exclude={"canonical"})
 
 
 def _end(

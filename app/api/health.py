@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from app.core.problems import raises
-from app.core.security import require
+from app.core.security import OPEN, require
 from app.core.unit import Services, ServicesOf
 
 router = APIRouter(tags=["health"])
@@ -31,13 +31,17 @@ class Readiness(BaseModel):
     storage: State
 
 
-@router.get("/livez", responses=raises(common=()))
+@router.get("/livez", dependencies=[OPEN], responses=raises(common=()))
 async def livez() -> Alive:
     """The process answers."""
     return Alive()
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "A server behind it is away."}})
+@router.get(
+    "/readyz",
+    dependencies=[OPEN],
+    responses={503: {"model": Readiness, "description": "A server behind it is away."}},
+)
 def readyz(services: ServicesOf, response: Response) -> Readiness:
     """The servers behind the process answer. Without the broker, work is accepted and starts later."""
     states = {

@@ -12,6 +12,7 @@ from app.models import endpoints as models
 router = APIRouter()
 for part in (health, models, datasets, jobs, artifacts, keys):
     router.include_router(part.router)
+router.include_router(keys.usage_router)
 
 # Bodies that endpoints stream themselves, under limits of their own.
 STREAMED = frozenset({"/v1/models", "/v1/datasets"})

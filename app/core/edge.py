@@ -14,11 +14,11 @@ from app.core.ids import new_id
 from app.core.problems import BodyTooLarge, problem_response
 from app.core.unit import Services
 
-# Everything comes from here; the pages set no inline script. Inline style attributes are set by charts.
+# For answers that are no pages: whatever a browser makes of them, nothing in them runs or loads anything.
 CONTENT_POLICY: Final = (
-    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox"
 )
+_KNOWN_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -27,6 +27,7 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+_TLS_ONLY: Final = "max-age=31536000"  # a year: the public URL is https, so browsers need never try http
 _QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds by machines
 
 log = structlog.get_logger()
@@ -91,6 +92,10 @@ class _Exchange:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             headers.setdefault("Content-Security-Policy", CONTENT_POLICY)
+            if (allowance := self._scope["state"].get("allowance")) is not None:
+                headers.update(allowance.headers())
+            if self._services.settings.is_https():
+                headers.setdefault("Strict-Transport-Security", _TLS_ONLY)
             if self._scope["path"].startswith("/v1/"):
                 headers.setdefault("Cache-Control", "no-store")
         await self._send(message)
@@ -106,8 +111,9 @@ class _Exchange:
         seconds = time.perf_counter() - self._started
         method, route = self._scope["method"], route_of(self._scope)
         metrics = self._services.metrics
-        metrics.requests.labels(method, route, str(self.status)).inc()
-        metrics.request_seconds.labels(method, route).observe(seconds)
+        counted = method if method in _KNOWN_METHODS else "other"  # a stranger can send any word
+        metrics.requests.labels(counted, route, str(self.status)).inc()
+        metrics.request_seconds.labels(counted, route).observe(seconds)
         if self._scope["path"] not in _QUIET:
             log.info(
                 "request",

@@ -19,6 +19,7 @@ from app.core.errors import (
     MethodNotAllowed,
     NotFound,
     Problem,
+    RateLimited,
     Unauthenticated,
     Unavailable,
     UploadTooLarge,
@@ -148,6 +149,7 @@ COMMON: Final[tuple[type[Problem], ...]] = (
     ValidationFailed,
     Unauthenticated,
     Forbidden,
+    RateLimited,
     Internal,
     Unavailable,
 )
@@ -196,6 +198,9 @@ PROBLEM_SCHEMA: Final[dict[str, Any]] = {
         },
         "layer": {"type": "string"},
         "limit": {"type": "number"},
+        "quota": {"type": "string", "description": "stored_bytes or active_jobs: which one is used up."},
+        "used": {"type": "number"},
+        "needed": {"type": "number"},
         "achievable": {"type": "object"},
     },
 }

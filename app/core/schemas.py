@@ -1,6 +1,7 @@
 """Small pieces that request and response models share."""
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
@@ -56,5 +57,27 @@ def storable(value: Any, depth: int = 0) -> Any:
     return value
 
 
+# Control characters, line and paragraph separators, and Unicode's Bidi_Control characters, which change how
+# the text around them is read: "gpj.exe" shown as "exe.jpg".
+_NOT_IN_NAMES: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+NAME_CHARACTERS: Final = 200
+
+
+def readable(text: str) -> str:
+    """A name that shows what it is, on one line; blank space around it goes."""
+    found = _NOT_IN_NAMES.search(text)
+    if found is not None:
+        raise ValueError(
+            f"holds U+{ord(found[0]):04X}, a control character or one that turns the text around it"
+        )
+    return text.strip()
+
+
+def _name(value: Any) -> Any:
+    return readable(storable(value)) if isinstance(value, str) else value
+
+
 Storable = BeforeValidator(storable)
-Name = Annotated[str, Storable, Field(min_length=1, max_length=200)]
+Name = Annotated[str, BeforeValidator(_name), Field(min_length=1, max_length=NAME_CHARACTERS)]

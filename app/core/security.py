@@ -7,10 +7,11 @@ session cookie names a key, so revoking the key ends its sessions too.
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Final, Literal
+from functools import cache
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Response, Security
@@ -19,10 +20,11 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from sqlalchemy.orm import Session
 
-from app.core.errors import Forbidden, Unauthenticated
+from app.core.errors import Forbidden, RateLimited, Unauthenticated
 from app.core.settings import Settings
 from app.core.unit import Services, get_services
 from app.keys import repository as keys
+from app.keys.limits import Limits, limits_of
 from app.keys.tables import ApiKey
 
 Scope = Literal["read", "write", "admin"]
@@ -43,6 +45,7 @@ class Caller:
     key_id: str
     owner_id: str
     scopes: frozenset[str]
+    limits: Limits
     by_session: bool  # signed in by cookie, so requests of other sites must be refused
 
     def may(self, scope: Scope) -> bool:
@@ -60,14 +63,14 @@ def digest_of(settings: Settings, secret: str) -> str:
     return hmac.new(pepper, secret.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
 
-def caller_of(key: ApiKey, now: datetime, *, by_session: bool) -> Caller:
+def caller_of(key: ApiKey, settings: Settings, now: datetime, *, by_session: bool) -> Caller:
     """The caller a key stands for; raises if the key was revoked or has expired."""
     if key.revoked_at is not None:
         raise _unauthenticated("This API key was revoked.")
     if key.expires_at is not None and key.expires_at <= now:
         raise _unauthenticated(f"This API key expired at {key.expires_at.isoformat()}.")
     granted = frozenset(key.scopes) if key.scopes else frozenset(ALL_SCOPES) - {"admin"}
-    return Caller(key_id=key.id, owner_id=key.owner_id, scopes=granted, by_session=by_session)
+    return Caller(key.id, key.owner_id, granted, limits_of(key, settings), by_session)
 
 
 def _unauthenticated(detail: str) -> Unauthenticated:
@@ -79,7 +82,7 @@ def _unauthenticated(detail: str) -> Unauthenticated:
 
 
 def current_owner(request: Request) -> Caller:
-    """FastAPI dependency: the caller, by key or by session; raises Unauthenticated or Forbidden.
+    """FastAPI dependency: the caller, by key or by session; raises Unauthenticated, Forbidden or RateLimited.
 
     Uses a short session of its own, so that no connection is held while the request waits for a thread.
     """
@@ -89,15 +92,24 @@ def current_owner(request: Request) -> Caller:
         session.commit()
     if caller.by_session:
         refuse_cross_site(request)
+    _count(request, services, caller)
     return caller
 
 
-def optional_owner(request: Request) -> Caller | None:
-    """The caller, or None: for pages that show a sign-in form instead of an error."""
-    try:
-        return current_owner(request)
-    except Unauthenticated:
-        return None
+def _count(request: Request, services: Services, caller: Caller) -> None:
+    """Take one request from the key's allowance; the edge tells what is left."""
+    limit = caller.limits.requests_per_minute
+    if not limit:
+        return
+    allowance = request.state.allowance = services.meter.take(caller.key_id, limit)
+    if not allowance.allowed:
+        seconds = allowance.retry_seconds
+        raise RateLimited(
+            f"This key may ask {limit:,} times a minute, and has done so.",
+            hint=f"Go on in {seconds} s, and then more slowly.",
+            headers={"Retry-After": str(seconds)},
+            limit=limit,
+        )
 
 
 def _identify(request: Request, services: Services, session: Session) -> Caller:
@@ -115,7 +127,7 @@ def _identify(request: Request, services: Services, session: Session) -> Caller:
         refusal, by_session = "No API key was sent.", True
     if key is None:
         raise _unauthenticated(refusal)
-    caller = caller_of(key, now, by_session=by_session)
+    caller = caller_of(key, services.settings, now, by_session=by_session)
     if key.last_used_at is None or key.last_used_at < now - _TOUCH_AFTER:
         keys.touch(session, key.id, now)
     return caller
@@ -128,13 +140,13 @@ def refuse_cross_site(request: Request) -> None:
     against Host; clients that send neither are no browsers.
     """
     site = request.headers.get("sec-fetch-site")
-    is_safe = request.method in _SAFE_METHODS
     if site is not None:
-        if site in {"same-origin", "none"} or (is_safe and _is_navigation(request)):
+        if site in {"same-origin", "none"} or _follows_link(request):
             return
     else:
         origin = request.headers.get("origin")
-        if origin is None or urlsplit(origin).netloc == request.headers.get("host"):
+        public_url = get_services(request).settings.public_url
+        if origin is None or _is_ours(origin, request.headers.get("host"), public_url):
             return
     raise Forbidden(
         "A request from another site cannot use the browser's session.",
@@ -142,27 +154,53 @@ def refuse_cross_site(request: Request) -> None:
     )
 
 
-def _is_navigation(request: Request) -> bool:
-    """A link that somebody followed here: reads a page, does nothing."""
-    return request.headers.get("sec-fetch-mode") == "navigate"
+def _follows_link(request: Request) -> bool:
+    """Somebody followed a link to one of our pages: that shows the page and does nothing."""
+    return (
+        request.method in _SAFE_METHODS
+        and request.headers.get("sec-fetch-mode") == "navigate"
+        and request.headers.get("sec-fetch-dest", "document") == "document"
+        and not request.url.path.startswith("/v1/")
+    )
 
 
+def _is_ours(origin: str, host: str | None, public_url: str) -> bool:
+    """A page of this service, by the Host that was asked or, behind a proxy that rewrites it, by URL."""
+    return urlsplit(origin).netloc == host or origin == "{0.scheme}://{0.netloc}".format(urlsplit(public_url))
+
+
+@cache
 def require(scope: Scope) -> Callable[..., Caller]:
-    """FastAPI dependency: the caller, who must hold this scope."""
+    """FastAPI dependency: the caller, who must hold this scope. Every route declares one, or `OPEN`."""
 
     def with_scope(
         caller: Annotated[Caller, Depends(current_owner)],
-        _header: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
-        _session: Annotated[str | None, Security(_cookie)] = None,
+        _header: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=[scope])] = None,
+        _session: Annotated[str | None, Security(_cookie, scopes=[scope])] = None,
     ) -> Caller:
-        if not caller.may(scope):
-            held = ", ".join(sorted(caller.scopes)) or "none"
-            raise Forbidden(f"This needs the scope `{scope}`; the key has {held}.")
-        return caller
+        return holding(caller, scope)
 
     return with_scope
 
 
+def holding(caller: Caller, scope: Scope) -> Caller:
+    """The caller, if they hold this scope; else Forbidden."""
+    if not caller.may(scope):
+        held = ", ".join(sorted(caller.scopes)) or "none"
+        raise Forbidden(f"This needs the scope `{scope}`; the key has {held}.")
+    return caller
+
+
+def _open() -> None:
+    """Asks nothing of the caller."""
+
+
+OPEN: Final = Depends(_open)  # for routes that show nothing of anybody: health, signing in, descriptions
+# What a route declares by its dependency; app/api/access.py reads it, and a test wants one on every route.
+DECLARATIONS: Final[Mapping[Any, Scope | None]] = {
+    _open: None,
+    **{require(scope): scope for scope in ALL_SCOPES},
+}
 Reader = Annotated[Caller, Depends(require("read"))]
 Writer = Annotated[Caller, Depends(require("write"))]
 Admin = Annotated[Caller, Depends(require("admin"))]
@@ -180,7 +218,7 @@ def start_session(response: Response, settings: Settings, key_id: str) -> None:
         max_age=SESSION_SECONDS,
         httponly=True,
         samesite="lax",  # the sign-in link may be clicked in another page
-        secure=settings.public_url.startswith("https://"),
+        secure=settings.is_https(),
         path="/",
     )
 
@@ -220,7 +258,7 @@ def sign_in_by_key(services: Services, secret: str) -> Response:
         key = keys.by_digest(session, digest_of(services.settings, secret))
     if key is None:
         raise _unauthenticated("This API key is not known.")
-    caller = caller_of(key, services.clock.now(), by_session=True)
+    caller = caller_of(key, services.settings, services.clock.now(), by_session=True)
     response = RedirectResponse("/", status_code=303)
     start_session(response, services.settings, caller.key_id)
     return response

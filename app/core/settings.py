@@ -13,7 +13,10 @@ MEGABYTE = 1_000_000
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="BASISCONV_", extra="ignore", frozen=True)
+    # A wrong value is named, not shown: it may be a secret.
+    model_config = SettingsConfigDict(
+        env_prefix="BASISCONV_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     # Servers
     database_url: SecretStr = Field(
@@ -57,6 +60,19 @@ class Settings(BaseSettings):
     max_dataset_images: int = Field(2_000_000, ge=1, description="Most images in one data set.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Largest single image, in pixels.")
 
+    # Quotas: of every key that has no limit of its own
+    max_stored_bytes: int = Field(
+        100_000 * MEGABYTE,
+        ge=0,
+        description="Most bytes that an owner's uploads, their checked copies and job files take; 0 = any.",
+    )
+    max_active_jobs: int = Field(
+        1_000, ge=0, description="Most jobs of an owner that wait or run at once; 0 = any number."
+    )
+    max_requests_per_minute: int = Field(
+        6_000, ge=0, description="Requests of one key in a minute; a burst may use them up at once. 0 = any."
+    )
+
     # Work
     lease_seconds: float = Field(
         30, ge=1, le=3600, description="A worker silent for this long has lost its job."
@@ -86,6 +102,10 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(
         20_000 * MEGABYTE, ge=0, description="Decoded data sets kept on disk by a worker."
     )
+
+    def is_https(self) -> bool:
+        """Whether browsers reach the service over TLS."""
+        return self.public_url.startswith("https://")
 
     def objects_url(self) -> str:
         """The storage URL, with the default filled in."""

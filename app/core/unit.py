@@ -17,6 +17,7 @@ from app.core.events import BusListener, BusPublisher
 from app.core.leases import Leased
 from app.core.metrics import Metrics
 from app.core.queue import Doorbell, TaskName
+from app.core.rate import Meter
 from app.core.settings import Settings
 from app.storage.store import Store
 
@@ -35,6 +36,7 @@ class Services:
     publisher: BusPublisher
     listener: BusListener
     metrics: Metrics
+    meter: Meter
     clock: Clock
 
 

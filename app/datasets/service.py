@@ -8,6 +8,7 @@ from app.datasets import repository
 from app.datasets.sniff import sniff
 from app.datasets.tables import Dataset
 from app.jobs import usage
+from app.keys import quotas
 from app.storage.references import lock_object, release_objects
 from app.storage.store import Store
 from app.uploads.multipart import Upload
@@ -24,6 +25,7 @@ def create(
 ) -> Dataset:
     """A row for the uploaded file, to be inspected. Raises what the file's first bytes already rule out."""
     file_format = sniff(upload.head, upload.filename)
+    quotas.require_bytes(unit.session, caller, upload.staged.bytes, unit.now)
     lock_object(unit.session, upload.staged.sha256)
     store.keep(upload.staged)
     dataset = Dataset(

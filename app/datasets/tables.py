@@ -24,7 +24,8 @@ class Dataset(Leased, Base):
     sha256: Mapped[str] = mapped_column(index=True)
     requested_classes: Mapped[dict[str, Any] | None]  # {"folder name": index}, as given
     # Written by the inspector:
-    canonical_sha256: Mapped[str | None]
+    canonical_sha256: Mapped[str | None] = mapped_column(index=True)
+    canonical_bytes: Mapped[int | None]
     examples: Mapped[dict[str, Any] | None]  # {"train": n, "test": n}
     classes: Mapped[int | None]
     image: Mapped[list[int] | None]  # [H, W, C]; null where sizes are mixed

@@ -7,9 +7,9 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from app.artifacts import repository as artifacts
-from app.artifacts.report import CONTENT_POLICY, render_report
+from app.artifacts.report import content_policy, render_report
 from app.artifacts.schemas import ArtifactOut, show_artifact
-from app.core.errors import IdempotencyConflict, InvalidState, NotFound
+from app.core.errors import IdempotencyConflict, InvalidState, NotFound, QuotaExceeded
 from app.core.idempotency import IdempotencyKey, answer_once
 from app.core.ids import is_id
 from app.core.pagination import Limit, Listing, PageQuery, listing, page_query
@@ -37,7 +37,10 @@ _EVENT_STREAM: Final[dict[int | str, Any]] = {
 
 
 @router.post(
-    "", status_code=201, response_model=JobOut, responses=raises(NotFound, InvalidState, IdempotencyConflict)
+    "",
+    status_code=201,
+    response_model=JobOut,
+    responses=raises(NotFound, InvalidState, IdempotencyConflict, QuotaExceeded),
 )
 def create_job(
     body: JobCreate, unit: UnitOfWork, caller: Writer, idempotency_key: IdempotencyKey = None
@@ -178,5 +181,5 @@ def _report(unit: Unit, caller: Caller, job_id: str) -> str:
 def _report_headers(job_id: str) -> dict[str, str]:
     return {
         "Content-Disposition": f'inline; filename="{job_id}.html"',
-        "Content-Security-Policy": CONTENT_POLICY,
+        "Content-Security-Policy": content_policy(),
     }

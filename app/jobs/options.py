@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from app.core.schemas import storable
+from app.core.schemas import Name, storable
 
 METADATA_BYTES: Final = 16_000
 
@@ -154,7 +154,7 @@ class JobCreate(JobOptions):
 
     model: str
     dataset: str | None = None
-    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    name: Name | None = None
     metadata: dict[str, Any] = Field({}, description="Yours; given back as it was, at most 16 kB of JSON.")
 
     @model_validator(mode="before")

@@ -12,6 +12,7 @@ from app.jobs import checks, events, from_scratch, leases, repository
 from app.jobs.options import JobCreate
 from app.jobs.states import ENDED, JobStatus
 from app.jobs.tables import Job
+from app.keys import quotas
 from app.models import service as models
 from app.storage.references import release_objects
 
@@ -24,6 +25,7 @@ def create(unit: Unit, caller: Caller, request: JobCreate) -> Job:
     checks.check_data(request, dataset)
     checks.check_outputs(request, model)
     checks.check_layers(request, model)
+    quotas.require_jobs(unit.session, caller, 1, unit.now)
     job = Job(
         id=new_id("job", unit.now),
         owner_id=caller.owner_id,

@@ -8,6 +8,18 @@ from app.core.schemas import Moment, Name, Shown
 from app.core.security import Scope
 from app.keys.tables import ApiKey
 
+Limit = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class KeyLimits(BaseModel):
+    """What a key may use; null: what the service's settings say, 0: no limit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stored_bytes: Limit | None = Field(None, description="Bytes that the key's owner may have stored.")
+    active_jobs: Limit | None = Field(None, description="Jobs of the owner that may wait or run at once.")
+    requests_per_minute: Limit | None = Field(None, description="Requests with this key.")
+
 
 class KeyCreate(BaseModel):
     """The body of ``POST /v1/keys``."""
@@ -20,6 +32,7 @@ class KeyCreate(BaseModel):
     owner: Literal["new", "self"] = Field(
         "new", description="new: a separate owner who sees nothing of yours. self: shares what is yours."
     )
+    limits: KeyLimits = Field(KeyLimits(), description="The key's own quotas.")
 
     @model_validator(mode="after")
     def each_scope_once(self) -> Self:
@@ -37,17 +50,39 @@ class KeyOut(Shown):
     created_at: Moment
     expires_at: Moment | None
     revoked_at: Moment | None
-    last_used_at: Moment | None
+    last_used_at: Moment | None = Field(description="To the minute.")
+    limits: KeyLimits
 
 
 class NewKeyOut(KeyOut):
     key: str = Field(description="The secret. It is shown this once.")
 
 
-def _fields(key: ApiKey) -> dict[str, object]:
-    names = ("id", "name", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at")
-    return {name: getattr(key, name) for name in names} | {"owner": key.owner_id}
-
-
 def show_key(key: ApiKey) -> KeyOut:
-    return KeyOut.model_validate(_fields(key))
+    names = ("id", "name", "scopes", "created_at", "expires_at", "revoked_at", "last_used_at")
+    limits = {name: getattr(key, name) for name in KeyLimits.model_fields}
+    return KeyOut.model_validate(
+        {name: getattr(key, name) for name in names} | {"owner": key.owner_id, "limits": limits}
+    )
+
+
+class Share(Shown):
+    used: int
+    limit: int | None = Field(description="null: none.")
+
+
+class Pace(Shown):
+    limit: int | None = Field(description="null: none. The header RateLimit tells what is left.")
+
+
+class UsageOut(Shown):
+    """What an owner uses of what the asking key may use."""
+
+    object: Literal["usage"] = "usage"
+    key: str
+    owner: str
+    stored_bytes: Share = Field(
+        description="Uploads, their checked copies, job files and uploads on their way; equal files once."
+    )
+    active_jobs: Share
+    requests_per_minute: Pace

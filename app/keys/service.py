@@ -2,14 +2,17 @@
 
 import hashlib
 import hmac
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
 from app.core.clock import Clock
 from app.core.errors import NotFound
-from app.core.ids import is_id, new_id
-from app.core.security import ALL_SCOPES, digest_of, new_secret
+from app.core.ids import new_id
+from app.core.problems import invalid
+from app.core.security import ALL_SCOPES, Caller, digest_of, new_secret
 from app.core.settings import Settings
 from app.core.unit import Unit
 from app.keys import repository
@@ -25,16 +28,20 @@ def create(
     scopes: list[str],
     expires_at: datetime | None,
     secret: str,
+    maker_id: str | None = None,
+    limits: Mapping[str, int | None] | None = None,
 ) -> ApiKey:
-    """A key for this owner, or, without one, for a new owner."""
+    """A key for this owner, or, without one, for a new owner whose keys its maker may manage."""
     key = ApiKey(
         id=new_id("key", unit.now),
         owner_id=owner_id or new_id("owner", unit.now),
+        maker_id=maker_id if owner_id is None else None,
         name=name,
         digest=digest_of(settings, secret),
         scopes=scopes,
         created_at=unit.now,
         expires_at=expires_at,
+        **(limits or {}),
     )
     unit.session.add(key)
     unit.session.flush()
@@ -52,17 +59,30 @@ def secret_for(settings: Settings, owner_id: str, idempotency_key: str | None, b
     return "bc_" + hmac.new(settings.secret_key.get_secret_value().encode(), seed, hashlib.sha256).hexdigest()
 
 
-def get(unit: Unit, key_id: str) -> ApiKey:
-    key = repository.by_id(unit.session, key_id) if is_id(key_id, "key") else None
+def get(unit: Unit, caller: Caller, key_id: str) -> ApiKey:
+    key = repository.find(unit.session, caller.owner_id, key_id)
     if key is None:
         raise NotFound(f"There is no key {key_id[:64]!r}.")
     return key
 
 
-def revoke(unit: Unit, key_id: str) -> None:
+def revoke(unit: Unit, key: ApiKey) -> None:
     """End a key. Its row stays, so that its id never means another key; revoking again is no error."""
-    key = get(unit, key_id)
     key.revoked_at = key.revoked_at or unit.now
+
+
+def inherited(caller: Caller, settings: Settings, asked: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The limits of a key that this caller makes: whose own key has a limit cannot give away more."""
+    given = dict(asked)
+    for name, own in asdict(caller.limits).items():
+        usual, wanted = getattr(settings, f"max_{name}"), given[name]
+        if own in (0, usual):
+            continue
+        if wanted is None and not 0 < usual < own:
+            given[name] = own
+        elif wanted is not None and not 0 < wanted <= own:
+            raise invalid(("limits", name), f"Your own key may use at most {own:,}, and so may this one.")
+    return given
 
 
 def ensure_owner_key(
@@ -83,7 +103,9 @@ def ensure_owner_key(
     create(
         Unit(session, now),
         settings,
-        owner_id=None if existing is None else existing.owner_id,
+        owner_id=repository.first_owner(
+            session
+        ),  # also where all its keys were revoked: its data stay its own
         name="owner",
         scopes=list(ALL_SCOPES),
         expires_at=None,

@@ -12,6 +12,9 @@ class ApiKey(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     owner_id: Mapped[str] = mapped_column(index=True)  # several keys can share one owner
+    maker_id: Mapped[str | None] = mapped_column(
+        index=True
+    )  # the owner who made this owner; may manage its keys
     name: Mapped[str]
     digest: Mapped[str] = mapped_column(unique=True)  # HMAC-SHA256 of the secret under settings.secret_key
     scopes: Mapped[list[str]]  # empty = all but admin
@@ -19,6 +22,21 @@ class ApiKey(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    # This key's own quotas; null = the service's, 0 = none
+    stored_bytes: Mapped[int | None]
+    active_jobs: Mapped[int | None]
+    requests_per_minute: Mapped[int | None]
+
+
+class Reservation(Base):
+    """Room for an upload that is on its way, so that many at once cannot take more than the quota."""
+
+    __tablename__ = "reservations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner_id: Mapped[str] = mapped_column(index=True)
+    bytes: Mapped[int]
+    expires_at: Mapped[datetime]  # of a process that was killed meanwhile
 
 
 class IdempotencyRecord(Base):

@@ -9,6 +9,7 @@ from app.core.errors import (
     IdempotencyConflict,
     InvalidState,
     NotFound,
+    QuotaExceeded,
     UnsafeSerialization,
     UnsupportedFormat,
     UploadTooLarge,
@@ -22,6 +23,7 @@ from app.models import repository, service
 from app.models.schemas import InputRequest, LayerOut, ModelOut, show_model
 from app.uploads.fields import json_field, parse_field, text_field
 from app.uploads.multipart import Upload, receive_upload
+from app.uploads.room import room_for_upload
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 _FIELDS: Final = frozenset({"name", "input", "architecture"})
@@ -55,13 +57,17 @@ _FORM: Final = {
     status_code=201,
     response_model=ModelOut,
     openapi_extra=_FORM,
-    responses=raises(UploadTooLarge, UnsupportedFormat, UnsafeSerialization, IdempotencyConflict),
+    responses=raises(
+        UploadTooLarge, UnsupportedFormat, UnsafeSerialization, IdempotencyConflict, QuotaExceeded
+    ),
 )
 async def create_model(
     request: Request, services: ServicesOf, caller: Writer, idempotency_key: IdempotencyKey = None
 ) -> Any:
     """Upload a network. It is `inspecting` at first, then `ready` or `rejected`."""
-    upload = await receive_upload(request, services.store, services.settings.max_model_bytes, _FIELDS)
+    most = services.settings.max_model_bytes
+    async with room_for_upload(services, caller, request, most) as room:
+        upload = await receive_upload(request, services.store, room.limit, _FIELDS)
     return await run_in_threadpool(_create, services, caller, upload, idempotency_key)
 
 

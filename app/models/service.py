@@ -5,6 +5,7 @@ from app.core.ids import new_id
 from app.core.security import Caller
 from app.core.unit import Services, Unit
 from app.jobs import usage
+from app.keys import quotas
 from app.models import repository
 from app.models.schemas import InputRequest
 from app.models.sniff import sniff
@@ -26,6 +27,7 @@ def create(
 ) -> Model:
     """A row for the uploaded file, to be inspected. Raises what the file's first bytes already rule out."""
     file_format = sniff(upload.head, upload.filename)
+    quotas.require_bytes(unit.session, caller, upload.staged.bytes, unit.now)
     lock_object(unit.session, upload.staged.sha256)
     store.keep(upload.staged)
     model = Model(

@@ -25,7 +25,10 @@ class Model(Leased, Base):
     sha256: Mapped[str] = mapped_column(index=True)  # of the uploaded file = its object's address
     requested_input: Mapped[dict[str, Any]]  # what the uploader said of the input, as given
     # Written by the inspector:
-    canonical_sha256: Mapped[str | None]  # the safe form that everything later reads
+    canonical_sha256: Mapped[str | None] = mapped_column(
+        index=True
+    )  # the safe form that everything later reads
+    canonical_bytes: Mapped[int | None]
     input: Mapped[dict[str, Any] | None]  # api.md's Model.input, complete
     summary: Mapped[dict[str, Any] | None]  # macs, params, layers, compressible, outputs
     layers: Mapped[list[dict[str, Any]] | None]  # api.md's Layer, in the order of execution

@@ -6,18 +6,20 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from app.core.problems import invalid, validation_problem
-from app.core.schemas import storable
+from app.core.schemas import NAME_CHARACTERS, readable, storable
 from app.uploads.multipart import Upload
 
 M = TypeVar("M", bound=BaseModel)
-_NAME_CHARACTERS = 200
 
 
 def text_field(upload: Upload, name: str) -> str | None:
     """A short text, or None where it is left out or empty, as browsers send unfilled fields."""
-    text = upload.fields.get(name, "").strip()
-    if len(text) > _NAME_CHARACTERS:
-        raise invalid((name,), f"`{name}` has {len(text)} characters; at most {_NAME_CHARACTERS} are kept.")
+    try:
+        text = readable(upload.fields.get(name, ""))
+    except ValueError as error:
+        raise invalid((name,), f"`{name}` {error}.") from error
+    if len(text) > NAME_CHARACTERS:
+        raise invalid((name,), f"`{name}` has {len(text)} characters; at most {NAME_CHARACTERS} are kept.")
     return text or None
 
 

@@ -21,7 +21,7 @@ from app.storage.store import Staged, Store
 
 HEAD_BYTES: Final = 65_536  # what the sniffers look at
 _FIELD_BYTES: Final = 262_144  # `classes` of 10,000 folder names fits
-_FORM_BYTES: Final = 1 << 20  # what fields and boundaries may add to the file's own limit
+FORM_BYTES: Final = 1 << 20  # what fields and boundaries may add to the file's own limit
 _NAME_CHARACTERS: Final = 200
 _DRAIN_BYTES: Final = 8 << 20  # read on after a refusal, so that small clients get to see the answer
 
@@ -46,7 +46,7 @@ async def receive_upload(request: Request, store: Store, limit: int, names: froz
     try:
         staged = await store.stage(form.file_chunks(body))
     except (MalformedRequest, UploadTooLarge):
-        await _drain(body)
+        await drain(body)
         raise
     return Upload(staged, form.filename or "", bytes(form.head), form.texts)
 
@@ -62,16 +62,22 @@ def _boundary(request: Request) -> bytes:
 
 
 def _check_declared_length(request: Request, limit: int) -> None:
+    declared = declared_length(request)
+    if declared is not None and declared > limit + FORM_BYTES:
+        raise _too_large(f"The request has {declared:,} bytes", limit)
+
+
+def declared_length(request: Request) -> int | None:
+    """The length that the client announces; None for a body sent in chunks."""
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit + _FORM_BYTES:
-        raise _too_large(f"The request has {int(declared):,} bytes", limit)
+    return int(declared) if declared.isascii() and declared.isdecimal() and len(declared) < 20 else None
 
 
 def _too_large(said: str, limit: int) -> UploadTooLarge:
     return UploadTooLarge(f"{said}; the limit for this file is {limit:,} bytes.", limit=limit)
 
 
-async def _drain(body: AsyncIterator[bytes]) -> None:
+async def drain(body: AsyncIterator[bytes]) -> None:
     """Read a little on: a client still sending when the connection closes would lose the answer."""
     left = _DRAIN_BYTES
     with contextlib.suppress(Exception):  # the refusal is what matters, whatever the client does now

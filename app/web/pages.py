@@ -12,7 +12,7 @@ from app.artifacts.schemas import show_artifact
 from app.core import security
 from app.core.errors import MalformedRequest, Problem, Unauthenticated
 from app.core.pagination import PageQuery
-from app.core.security import Caller, Reader, Writer
+from app.core.security import OPEN, Caller, Reader, Writer
 from app.core.unit import Services, ServicesOf, Unit, UnitOfWork, get_services
 from app.datasets import repository as datasets
 from app.datasets import service as dataset_service
@@ -38,7 +38,7 @@ _SIGN_IN_BYTES: Final = 10_000
 # Signing in
 
 
-@router.get("/")
+@router.get("/", dependencies=[OPEN])  # the sign-in link has no session yet; the form asks for `read` below
 def home(
     request: Request,
     services: ServicesOf,
@@ -50,11 +50,11 @@ def home(
     """The form; a sign-in page for strangers; the sign-in link's target."""
     if token is not None:
         return security.sign_in_by_token(services, token)
-    caller = security.current_owner(request)
+    caller = security.holding(security.current_owner(request), "read")
     return _form(services, unit, caller, model, dataset)
 
 
-@router.post("/sign-in")
+@router.post("/sign-in", dependencies=[OPEN])
 async def sign_in(request: Request, services: ServicesOf) -> Response:
     """The form with a pasted key. Its body is read by hand, so that nobody can make us hold a large one."""
     security.refuse_cross_site(request)
@@ -67,7 +67,7 @@ async def sign_in(request: Request, services: ServicesOf) -> Response:
     return security.sign_in_by_key(services, key)
 
 
-@router.post("/sign-out")
+@router.post("/sign-out", dependencies=[OPEN])
 def sign_out(request: Request) -> Response:
     security.refuse_cross_site(request)
     response = RedirectResponse("/", status_code=303)
@@ -181,13 +181,13 @@ def batch_list(_caller: Reader) -> Response:
     return render("batches.html", here="/batches")
 
 
-@router.get("/docs")
+@router.get("/docs", dependencies=[OPEN])
 def rest_description(request: Request) -> Response:
     """The interactive description; it shows nothing that needs a key."""
     return render("docs.html", here="/docs", signed_in=security.COOKIE in request.cookies)
 
 
-@router.get("/favicon.ico")
+@router.get("/favicon.ico", dependencies=[OPEN])
 def favicon() -> Response:
     headers = {"Cache-Control": "max-age=86400"}
     return FileResponse(STATIC / "favicon.svg", media_type="image/svg+xml", headers=headers)
