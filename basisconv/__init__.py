@@ -3,6 +3,11 @@
 Needs torch and numpy only. See docs/method.md for the formulas and where each of them is.
 """
 
+import os
+
+# ONNX Runtime's wheels send what they run to their maker unless this is set before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from basisconv.config import DecomposeConfig, Decomposition, LayerOutcome, Progress
 from basisconv.cost import Costs, Layer, LayerCost, check_weights, count, describe
 from basisconv.decompose import decompose_

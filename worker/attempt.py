@@ -16,7 +16,9 @@ from app.jobs import leases
 from app.jobs.tables import Job
 from worker import sandbox, scratch
 from worker.heartbeat import Heartbeat
+from worker.messages import SandboxMessage
 from worker.process import Child
+from worker.quota import Quota
 from worker.runtime import Runtime
 from worker.sandbox import Policy
 from worker.supervisor import Ending, Reporter, Watch, supervise
@@ -80,23 +82,28 @@ def run_child(
     heartbeat: Heartbeat,
     reporter: Reporter,
     seconds: float,
+    disk_bytes: int,
 ) -> Ending:
     """Give the folder to the child, start it and watch it to its end."""
-    watch = Watch(heartbeat, runtime.stopping, seconds, runtime.settings.grace_seconds, _say_missing)
+    quota = Quota(folder, disk_bytes, runtime.settings.disk_reserve_bytes)
+    watch = Watch(heartbeat, runtime.stopping, seconds, runtime.settings.grace_seconds, quota, _say_sandbox)
     scratch.give(folder, policy.uid)
     environment = sandbox.environment(folder, runtime.threads, sandbox.outer_environment())
     with Child(runtime.command, folder, environment, policy, task) as child:
         return supervise(child, reporter, watch)
 
 
-_SAID: set[str] = set()  # once per process: every child of one worker misses the same
+_SAID: set[str] = set()  # once per process: every child of one worker is told the same
 
 
-def _say_missing(missing: list[str]) -> None:
-    for what in missing:
+def _say_sandbox(said: SandboxMessage) -> None:
+    for what in said.missing:
         if what not in _SAID:
             _SAID.add(what)
-            log.warning("sandbox.incomplete", missing=what)
+            log.warning("sandbox.incomplete", missing=what, holds=said.holds)
+    if not said.missing and not _SAID:
+        _SAID.add("whole")
+        log.info("sandbox.whole", holds=said.holds)
 
 
 def output(folder: Path, name: object) -> Path:

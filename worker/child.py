@@ -32,9 +32,8 @@ def main(argument: str) -> None:
     order = json.loads(argument)
     report = _reporter(os.dup(1))
     os.dup2(2, 1)
-    missing = sandbox.enter(sandbox.Policy(**order["policy"]), order["parent"])
-    if missing:
-        report({"type": "sandbox", "missing": missing})
+    entered = sandbox.enter(sandbox.Policy(**order["policy"]), order["parent"])
+    report({"type": "sandbox", "holds": entered.holds, "missing": entered.missing})
     report(_do(json.loads(sys.stdin.buffer.readline()), report))
     sys.stderr.flush()
     os._exit(0)  # everything is said; the libraries' own endings can only crash

@@ -7,7 +7,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.core.errors import Internal, Problem
+from app.core.errors import Internal, MalformedDataset, MalformedModel, Problem
 from app.core.queue import TaskName
 from app.datasets.tables import Dataset
 from app.jobs import leases
@@ -23,7 +23,7 @@ from worker.supervisor import Ending
 
 UPLOAD: Final = "upload"
 CANONICAL: Final = "canonical"
-FILE_BYTES: Final = 64_000_000_000  # a canonical data set; as much as an archive may unpack to
+DATASET_BYTES: Final = 64_000_000_000  # a canonical data set; as much as an archive may unpack to
 
 log = structlog.get_logger(__name__)
 
@@ -56,23 +56,33 @@ class Inspection(Protocol):
     table: leases.Inspected
     task: TaskName
     answer: type[Inspected]
+    malformed: type[Problem]
 
     def describe(self, row: Any, runtime: Runtime, /) -> dict[str, Any]: ...
+
+    def disk_bytes(self, runtime: Runtime, /) -> int:
+        """The most that looking at an upload writes."""
+        ...
 
 
 class _ModelInspection:
     table: leases.Inspected = Model
     task: TaskName = "worker.inspect_model"
     answer: type[Inspected] = InspectedModel
+    malformed: type[Problem] = MalformedModel
 
     def describe(self, row: Model, _: Runtime, /) -> dict[str, Any]:
         return {"task": "inspect_model", "format": row.format, "input": row.requested_input}
+
+    def disk_bytes(self, runtime: Runtime, /) -> int:
+        return 4 * runtime.settings.max_model_bytes + 100_000_000  # upload, canonical form, and room
 
 
 class _DatasetInspection:
     table: leases.Inspected = Dataset
     task: TaskName = "worker.inspect_dataset"
     answer: type[Inspected] = InspectedDataset
+    malformed: type[Problem] = MalformedDataset
 
     def describe(self, row: Dataset, runtime: Runtime, /) -> dict[str, Any]:
         return {
@@ -82,6 +92,10 @@ class _DatasetInspection:
             "max_images": runtime.settings.max_dataset_images,
             "max_image_pixels": runtime.settings.max_image_pixels,
         }
+
+    def disk_bytes(self, runtime: Runtime, /) -> int:
+        # upload, the same unpacked, and the canonical form
+        return runtime.settings.max_dataset_bytes + 2 * DATASET_BYTES
 
 
 def inspect_model(runtime: Runtime, model_id: str) -> None:
@@ -117,20 +131,41 @@ def _attempt(
     settings = runtime.settings
     policy = Policy(
         address_bytes=settings.inspection_bytes,
-        file_bytes=FILE_BYTES,
+        data_bytes=runtime.memory_bytes,
+        file_bytes=kind.disk_bytes(runtime),
         cpu_seconds=int(settings.inspection_seconds * runtime.threads) + 60,
         uid=runtime.uid,
+        readable=runtime.readable,
     )
+    reporter = SilentReporter()
     with scratch_folder(runtime.scratch_root, row.id) as folder:
         runtime.store.download_to(row.sha256, folder / UPLOAD)
         task = kind.describe(row, runtime) | {"file": UPLOAD, "canonical": CANONICAL}
         ending = attempt.run_child(
-            runtime, folder, task, policy, heartbeat, SilentReporter(), settings.inspection_seconds
+            runtime,
+            folder,
+            task,
+            policy,
+            heartbeat,
+            reporter,
+            settings.inspection_seconds,
+            kind.disk_bytes(runtime),
         )
         values = None
+        if ending.kind == "lost" and ending.crashed:
+            ending = Ending("problem", _crash(kind, ending.reason, reporter.step).document())
         if ending.kind == "result":
             ending, values = _accept(runtime, folder, kind, ending)
         _end(runtime, row, kind, owner, heartbeat, ending, values)
+
+
+def _crash(kind: Inspection, reason: str, step: str) -> Problem:
+    """What makes its reader crash once does so again: another attempt would only take longer."""
+    where = f" at the step “{step}”" if step else ""
+    return kind.malformed(
+        f"The file brings its reader down{where}: {reason}.",
+        hint="It is damaged, or made to do that. Make it again from its source and compare the checksums.",
+    )
 
 
 def _accept(

@@ -24,7 +24,7 @@ from worker.cache import DiskCache, sized_name
 from worker.heartbeat import Heartbeat
 from worker.reporting import JobReporter
 from worker.runtime import Runtime
-from worker.sandbox import Policy
+from worker.sandbox import Policy, has_devices
 from worker.scratch import scratch_folder
 from worker.supervisor import Ending
 
@@ -86,13 +86,19 @@ def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
     reporter = JobReporter(runtime, job.id, claimed.lease.owner)
     with scratch_folder(runtime.scratch_root, job.id) as folder:
         cached = _fetch_inputs(runtime, claimed, folder)
+        devices = settings.device != "cpu" and has_devices()
         policy = Policy(
-            address_bytes=settings.job_bytes if settings.device == "cpu" else 0,
+            address_bytes=0 if devices else settings.job_bytes,
+            data_bytes=0 if devices else runtime.memory_bytes,
             file_bytes=FILE_BYTES,
             uid=runtime.uid,
+            devices=devices,
+            readable=runtime.readable,
         )
         task = _task(runtime, claimed)
-        ending = attempt.run_child(runtime, folder, task, policy, heartbeat, reporter, settings.job_seconds)
+        ending = attempt.run_child(
+            runtime, folder, task, policy, heartbeat, reporter, settings.job_seconds, FILE_BYTES
+        )
         reporter.write()
         if not cached:
             _keep_sized(runtime, claimed, folder)

@@ -46,9 +46,10 @@ class WarningMessage(Message):
 
 
 class SandboxMessage(Message):
-    """What the kernel did not grant the child's sandbox."""
+    """Which optional parts of its sandbox the kernel granted the child, and which not."""
 
     type: Literal["sandbox"]
+    holds: Annotated[list[Text], Field(max_length=10)] = []
     missing: Annotated[list[Text], Field(max_length=10)]
 
 

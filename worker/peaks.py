@@ -7,7 +7,8 @@ from typing import Final
 
 import torch
 
-_RESET: Final = Path("/proc/self/clear_refs")
+from worker.sandbox import reset_peak
+
 _STATUS: Final = Path("/proc/self/status")
 
 
@@ -20,7 +21,7 @@ class Peaks:
 
     def begin(self) -> None:
         with contextlib.suppress(OSError):
-            _RESET.write_text("5")  # proc(5): resets the peak resident set size to what is resident now
+            reset_peak()
         if torch.cuda.is_initialized():
             torch.cuda.reset_peak_memory_stats()
 

@@ -1,9 +1,10 @@
 """Whatever a child's work raises, as a problem document with a stable code."""
 
+import errno
 from collections.abc import Mapping
 from typing import Any, Final
 
-from app.core.errors import BY_CODE, Internal, OutOfMemory, Problem
+from app.core.errors import BY_CODE, Internal, OutOfMemory, Problem, ResourceLimit
 
 # How torch's CPU allocator, ONNX Runtime, the C library and C++ say that memory is used up.
 _MEMORY: Final = (
@@ -15,13 +16,20 @@ _MEMORY: Final = (
     "bad_alloc",
     "out of memory",
     "unable to allocate",
+    "can't start new thread",
 )
+_DISK: Final = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 
 
 def as_problem(error: BaseException, task: Mapping[str, Any]) -> Problem:
     """Our own refusals as they are, the method's with public layer names, lack of memory by its signs."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return ResourceLimit(
+            f"The work needed more disk than it may take: {_first_line(error)}.",
+            hint="Try again with less data, or have the limit raised.",
+        )
     if is_out_of_memory(error):
         return OutOfMemory(
             f"The work needed more memory than there is: {_first_line(error)}",

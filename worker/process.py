@@ -20,6 +20,7 @@ from worker.sandbox import Policy
 
 READ_BYTES: Final = 1 << 18
 STDERR_BYTES: Final = 8_000  # of the end, for the log
+_FAULTS: Final = {-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)}
 
 
 class TooMuchSaid(ValueError):  # noqa: N818 - says what happened
@@ -148,6 +149,16 @@ class Child:
         if code == -signal.SIGKILL:
             return _oom_kills() > self._oom_kills
         return code == -signal.SIGABRT and b"bad_alloc" in self.stderr_tail
+
+    @property
+    def ran_out_of_time(self) -> bool:
+        """Whether the kernel ended it for the processor time that it took."""
+        return self.process.poll() == -signal.SIGXCPU
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it was ended by a fault of its own, not by somebody's signal."""
+        return self.process.poll() in _FAULTS
 
     def ending(self) -> str:
         """How the child ended, in words."""

@@ -144,10 +144,14 @@ def _progress(said: ProgressMessage) -> dict[str, Any]:
 
 
 class SilentReporter:
-    """For inspections, which have no events."""
+    """For inspections, which have no events: remembers how far one came, should it end there."""
+
+    def __init__(self) -> None:
+        self.step = ""
 
     def take(self, said: Said) -> None:
-        """Nobody follows an inspection."""
+        if isinstance(said, ProgressMessage) and said.message:
+            self.step = said.message
 
     def flush(self) -> None:
         """There is nothing to write."""

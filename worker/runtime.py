@@ -4,11 +4,13 @@ import os
 import secrets
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Event
 
+import psutil
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -60,6 +62,20 @@ class Runtime:
     @property
     def threads(self) -> int:
         return self.settings.torch_threads or len(os.sched_getaffinity(0))
+
+    @cached_property
+    def memory_bytes(self) -> int:
+        """What this machine, or the container we are in, has."""
+        limits = [psutil.virtual_memory().total]
+        for name in ("memory.max", "memory/memory.limit_in_bytes"):
+            with suppress(OSError, ValueError):
+                limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
+        return min(limits)
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Folders that children may read beside the interpreter's."""
+        return tuple(filter(None, self.settings.sandbox_readable.split(":")))
 
     @property
     def scratch_root(self) -> Path:

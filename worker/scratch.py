@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,16 +28,53 @@ def scratch_folder(root: Path, name: str) -> Iterator[Path]:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        wipe(folder)
         os.close(handle)
 
 
 def give(folder: Path, uid: int | None) -> None:
-    """Make a folder and all in it the child's own."""
+    """Make a folder and all in it the child's own; files lent by hard link it may read, no more."""
     if uid is None:
         return
     for path in (folder, *folder.rglob("*")):
-        os.chown(path, uid, uid, follow_symlinks=False)
+        if path.is_dir() or path.lstat().st_nlink == 1:
+            os.chown(path, uid, uid, follow_symlinks=False)
+
+
+def wipe(folder: Path) -> None:
+    """Remove a folder whatever a child has made of it: closed folders, and depths that no path can name.
+
+    What lies deeper is lifted into the folder itself before it is looked at, so that paths stay short.
+    """
+    lifted = 0
+    try:
+        _open(folder)
+        while waiting := [entry for entry in os.scandir(folder) if not _unlink(entry)]:
+            for entry in waiting:
+                _open(entry.path)
+                for inner in list(os.scandir(entry.path)):
+                    if not _unlink(inner):
+                        _open(inner.path)  # a folder that is closed cannot be moved: its `..` would change
+                        lifted += 1
+                        os.rename(inner.path, folder / f".lifted-{lifted}")  # noqa: PTH104 - may be thousands
+                os.rmdir(entry.path)  # noqa: PTH106
+        folder.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("scratch.not_wiped", folder=folder.name, error=str(error))
+
+
+def _unlink(entry: os.DirEntry[str]) -> bool:
+    """Remove it, unless it is a folder."""
+    if entry.is_dir(follow_symlinks=False):
+        return False
+    os.unlink(entry.path)  # noqa: PTH108
+    return True
+
+
+def _open(folder: str | Path) -> None:
+    os.chmod(folder, 0o700)  # noqa: PTH101
 
 
 def sweep(root: Path) -> None:
@@ -47,7 +83,7 @@ def sweep(root: Path) -> None:
         return
     for folder in root.iterdir():
         if _is_abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            wipe(folder)
             log.info("scratch.swept", folder=folder.name)
 
 

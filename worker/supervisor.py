@@ -12,6 +12,7 @@ from app.core.errors import OutOfMemory, Problem, TimeLimit, problem_from
 from worker.heartbeat import Heartbeat
 from worker.messages import NotAMessage, ProblemMessage, ResultMessage, Said, SandboxMessage, parse
 from worker.process import Child, TooMuchSaid
+from worker.quota import Quota
 
 TICK_SECONDS: Final = 0.2
 EXIT_SECONDS: Final = 10.0  # from the last line to the end of the process
@@ -26,6 +27,7 @@ class Ending:
     kind: Literal["result", "problem", "lost", "cancelled", "stopped", "lease_lost"]
     document: dict[str, Any] | None = None  # the result, or the problem
     reason: str = ""  # of a lost child
+    crashed: bool = False  # of a lost child: by its own doing, so that it would end so again
 
 
 class Reporter(Protocol):
@@ -46,7 +48,8 @@ class Watch:
     stopping: Event
     seconds: float  # the time limit
     grace_seconds: float
-    on_missing: Callable[[list[str]], None]
+    quota: Quota
+    on_sandbox: Callable[[SandboxMessage], None]
 
 
 def supervise(child: Child, reporter: Reporter, watch: Watch) -> Ending:
@@ -75,22 +78,24 @@ def _listen(child: Child, reporter: Reporter, watch: Watch) -> Ending | None:
         if isinstance(said, ProblemMessage):
             return Ending("problem", problem_from(said.problem).document())
         if isinstance(said, SandboxMessage):
-            watch.on_missing(said.missing)
+            watch.on_sandbox(said)
         else:
             reporter.take(said)
     # The pipe of a child that is gone stays open when something that it started still holds it.
-    return _lost(child) if child.closed or (was_over and not child.spoke) else None
+    return _lost(child, watch) if child.closed or (was_over and not child.spoke) else None
 
 
-def _lost(child: Child) -> Ending:
+def _lost(child: Child, watch: Watch) -> Ending:
     """The pipe ended without a last word. A child that closed it and lives on has left the protocol too."""
     child.wait(EXIT_SECONDS)
     child.kill()
     if child.ran_out_of_memory():
         return Ending("problem", out_of_memory(child.ending()).document())
+    if child.ran_out_of_time:
+        return Ending("problem", _time_limit(watch.seconds).document())
     tail = child.stderr_tail.decode("utf-8", "replace")
     log.warning("child.lost", ending=child.ending(), stderr=tail)
-    return Ending("lost", reason=child.ending())
+    return Ending("lost", reason=child.ending(), crashed=child.crashed)
 
 
 def _must_end(child: Child, reporter: Reporter, watch: Watch, deadline: float) -> Ending | None:
@@ -102,7 +107,8 @@ def _must_end(child: Child, reporter: Reporter, watch: Watch, deadline: float) -
         return Ending("problem", _time_limit(watch.seconds).document())
     if watch.stopping.is_set():
         return _stop(child, reporter, watch)
-    return None
+    breach = watch.quota.breach()
+    return None if breach is None else Ending("problem", breach.document())
 
 
 def _stop(child: Child, reporter: Reporter, watch: Watch) -> Ending:

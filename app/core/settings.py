@@ -94,6 +94,14 @@ class Settings(BaseSettings):
         8_000 * MEGABYTE, ge=500 * MEGABYTE, description="Address space of an inspection."
     )
     job_bytes: int = Field(0, ge=0, description="Address space of a job's child on CPU; 0 = no limit.")
+    disk_reserve_bytes: int = Field(
+        1_000 * MEGABYTE, ge=0, description="Work that leaves less of its disk free than this is ended."
+    )
+    sandbox_readable: str = Field(
+        "",
+        description="Further folders, separated by colons, that children may read: for a Python whose "
+        "libraries lie outside its own folders, /usr and /lib.",
+    )
     grace_seconds: float = Field(
         20, ge=1, le=600, description="How long a stopping worker waits for its child."
     )

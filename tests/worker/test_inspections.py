@@ -92,7 +92,7 @@ def test_an_answer_that_cannot_be_used_rejects_the_model(
 def test_an_upload_whose_child_dies_three_times_is_rejected(
     sessions: Sessions, with_child: WithChild, model_id: str
 ) -> None:
-    runtime = with_child("os.kill(os.getpid(), 11)")
+    runtime = with_child("os.kill(os.getpid(), 9)")
 
     def due() -> bool:
         waits = model_of(sessions, model_id).not_before
