@@ -18,6 +18,7 @@ from basisconv.watch import layer_input
 
 Images = Callable[[], Iterator[Tensor]]
 Plain = nn.Conv2d | nn.Linear
+STRIP = 512  # rows of a symmetric product at once
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,18 @@ class Moments:
             self._shift_x, self._shift_t = x_GMI.mean(1, keepdim=True), t_GMO.mean(1, keepdim=True)
         x, t = x_GMI - self._shift_x, t_GMO - self._shift_t
         self.rows += x.shape[1]
-        parts = {"x": x.sum(1), "t": t.sum(1), "xx": x.mT @ x, "tx": t.mT @ x, "tt": t.square().sum(1)}
+        parts = {"x": x.sum(1), "t": t.sum(1), "tx": t.mT @ x, "tt": t.square().sum(1)}
         for name, part in parts.items():
             if name in self._sums:
                 self._sums[name].add_(part.cpu())
             else:
                 self._sums[name] = part.double().cpu()
+        if "xx" not in self._sums:
+            self._sums["xx"] = torch.zeros(len(x), x.shape[2], x.shape[2], dtype=torch.float64)
+        add_squares(self._sums["xx"], x)
 
     def covariances(self) -> Covariances:
+        mirror_(self._sums["xx"])
         mean = {name: total / self.rows for name, total in self._sums.items()}
         x, t = mean["x"], mean["t"]
         return Covariances(
@@ -72,6 +77,30 @@ class Moments:
             cross=mean["tx"] - t[:, :, None] * x[:, None],
             variance_t=(mean["tt"] - t.square()).clamp_min(0),
         )
+
+
+def add_squares(total_GII: Tensor, rows_GMI: Tensor, scale: float = 1.0) -> None:
+    """Add scale * X'X, summed in the rows' precision, to a float64 total on the CPU; mirror_ ends the sum.
+
+    Left of the diagonal, what the right side says is left out, strip by strip: half of the work.
+    """
+    for strip, rest in _strips(len(total_GII[0])):
+        product = rows_GMI[..., strip].mT @ rows_GMI[..., rest]
+        total_GII[:, strip, rest].add_(product.cpu(), alpha=scale)
+
+
+def mirror_(total_GII: Tensor) -> Tensor:
+    """Give the left side of the diagonal what stands on the right."""
+    for strip, _ in _strips(len(total_GII[0])):
+        below = slice(strip.stop, None)
+        total_GII[:, below, strip] = total_GII[:, strip, below].mT
+    return total_GII
+
+
+def _strips(size: int) -> list[tuple[slice, slice]]:
+    """Rows of a symmetric matrix, and the columns from their own diagonal on."""
+    starts = range(0, size, STRIP)
+    return [(slice(start, min(start + STRIP, size)), slice(start, size)) for start in starts]
 
 
 def patch_moments(
@@ -136,9 +165,10 @@ def fisher(
         return note
 
     def collect(path: str, grad_GMO: Tensor, share: float) -> None:
-        # gradients of deep networks can be tiny: the product is formed in float64
-        grad = grad_GMO.double()
-        found[path] += (grad.mT @ grad).cpu() / share
+        # gradients of deep networks can be tiny: their squares would vanish in float32
+        size = float(grad_GMO.abs().max())
+        if size > 0:
+            add_squares(found[path], widened(grad_GMO) / size, size**2 / share)
 
     handles = [layer.register_forward_hook(watch(path, layer)) for path, layer in layers.items()]
     sizes: list[float] = []
@@ -155,7 +185,7 @@ def fisher(
     finally:
         for handle in handles:
             handle.remove()
-    return {path: found[path] / images for path in layers if path in found}
+    return {path: mirror_(found[path]) / images for path in layers if path in found}
 
 
 def _backward(module: nn.Module, starts: list[Tensor], sizes: list[float], generator: Generator) -> None:

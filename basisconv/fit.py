@@ -71,8 +71,7 @@ def _fit_basis(
 ) -> Fitted:
     factors = []
     for weight, gram, metric in zip(regressed(layer, seen), seen.gram, metrics, strict=True):
-        scaled = metric.root @ weight
-        factors.append(basis_factors(weight, scaled @ lifted(gram) @ scaled.T, metric, rank))
+        factors.append(basis_factors(weight, lifted(gram), metric, rank))
     basis, mixing = (torch.stack(parts) for parts in zip(*factors, strict=True))
     product, filters = mixing @ basis, to_patches(layer, basis)
     bias = _bias(product, seen)
@@ -86,7 +85,8 @@ def _fit_separable(site: Site, seen: Covariances, metric: Metric, form: Form, ra
     assert form != "basis"
     axis = 0 if form == "kx1_1xk" else 1
     target = regressed(site.module, seen)[0]
-    taps, mixing = separation(site, target, seen.gram[0], metric, axis).factors(rank)
+    problem = separation(site, target, seen.gram[0], metric)
+    taps, mixing = (problem if axis == 0 else problem.turned()).factors(rank)
     product_OIAB = torch.einsum("orb,ria->oiab", mixing, taps)
     product = (product_OIAB if axis == 0 else product_OIAB.mT).reshape(1, len(mixing), -1)
     pair = SeparableConv2d.from_factors(site.module, form, taps, mixing, _bias(product, seen))

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from basisconv.basis.activations import Metric, response_spectrum
+from basisconv.basis.activations import Metric, response_energies
 from basisconv.basis.separable import Separation
 from basisconv.basis.weights import weight_energies
 from basisconv.cost import Costs, LayerCost, Site, form_cost
@@ -72,10 +72,10 @@ def options(
     Without statistics the harm is the share of the filters' own energy that is lost.
     """
     found = [dense_option(site)]
-    for form, costs in pairs(site, forms, multiple, bias).items():
-        if not costs:
-            continue
-        harms = _harms(site, statistics, form, max(costs))
+    allowed = {form: costs for form, costs in pairs(site, forms, multiple, bias).items() if costs}
+    harms_of = _harms(site, statistics, {form: max(costs) for form, costs in allowed.items()})
+    for form, costs in allowed.items():
+        harms = harms_of[form]
         found += [Option(form, r, cost.macs, cost.params, float(harms[r])) for r, cost in costs.items()]
     return found
 
@@ -119,15 +119,23 @@ def spectra(site: Site, statistics: Statistics | None) -> Tensor:
         return weight_energies(site.target)
     weight_GOI = seen_weight(site.target)
     parts = zip(weight_GOI, statistics.gram, statistics.metrics, strict=True)
-    values = torch.stack([response_spectrum(w, g, m)[0] for w, g, m in parts]).sum(0)
-    return values[: site.layer.max_rank]
+    return torch.stack([response_energies(w, g, m) for w, g, m in parts]).sum(0)
 
 
-def _harms(site: Site, statistics: Statistics | None, form: Form, most: int) -> Tensor:
-    """By rank, from 0 to at least `most`."""
-    if form == "basis":
-        return _basis_harms(site, statistics)
-    return _separable_harms(site, statistics, 0 if form == "kx1_1xk" else 1, most)
+def _harms(site: Site, statistics: Statistics | None, most: Mapping[Form, int]) -> dict[Form, Tensor]:
+    """Of each form by rank, from 0 to at least `most`."""
+    found: dict[Form, Tensor] = {}
+    if "basis" in most:
+        found["basis"] = _basis_harms(site, statistics)
+    separable_ones = {form: rank for form, rank in most.items() if form != "basis"}
+    if not separable_ones:
+        return found
+    if statistics is None:
+        return found | {form: _separable_shares(site, form) for form in separable_ones}
+    problem = separation(site, site.target.weight, statistics.gram[0], statistics.metrics[0])
+    for form, rank in separable_ones.items():
+        found[form] = (problem if form == "kx1_1xk" else problem.turned()).errors(rank)
+    return found
 
 
 def _basis_harms(site: Site, statistics: Statistics | None) -> Tensor:
@@ -136,25 +144,17 @@ def _basis_harms(site: Site, statistics: Statistics | None) -> Tensor:
     return _shares(harms) if statistics is None else harms
 
 
-def _separable_harms(site: Site, statistics: Statistics | None, axis: int, most: int) -> Tensor:
-    if statistics is not None:
-        problem = separation(site, site.target.weight, statistics.gram[0], statistics.metrics[0], axis)
-        return problem.errors(most)
+def _separable_shares(site: Site, form: Form) -> Tensor:
     weight_OIAB = site.target.weight.detach().double().cpu()
-    weight_OIAB = weight_OIAB if axis == 0 else weight_OIAB.mT
+    weight_OIAB = weight_OIAB if form == "kx1_1xk" else weight_OIAB.mT
     values = torch.linalg.svdvals(weight_OIAB.permute(1, 2, 3, 0).flatten(2).flatten(0, 1)).square()
     return _shares(torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)]))
 
 
-def separation(site: Site, weight: Tensor, gram_II: Tensor, metric: Metric, axis: int) -> Separation:
-    """The separable problem with the first factor along `axis` (1: on transposed taps)."""
-    inputs, height, width = site.layer.in_channels, *site.layer.kernel_size
-    weight_OIAB = weight.detach().double().cpu().reshape(-1, inputs, height, width)
-    if axis == 0:
-        return Separation(weight_OIAB, gram_II, metric)
-    gram = gram_II.reshape(inputs, height, width, inputs, height, width)
-    gram = gram.permute(0, 2, 1, 3, 5, 4).reshape(gram_II.shape)
-    return Separation(weight_OIAB.mT, gram, metric)
+def separation(site: Site, weight: Tensor, gram_II: Tensor, metric: Metric) -> Separation:
+    """The separable problem with the first factor along the kernel's first axis."""
+    weight_OIAB = weight.detach().double().cpu().reshape(-1, site.layer.in_channels, *site.layer.kernel_size)
+    return Separation.of(weight_OIAB, gram_II, metric)
 
 
 def _shares(harms: Tensor) -> Tensor:

@@ -140,7 +140,7 @@ def _error(cross: Callable[[Passage], Tensor], root_CC: Tensor) -> Error:
 
     def error(passage: Passage) -> Tensor:
         wrong = cross(passage) - passage.target
-        return (channels_last(wrong) @ root_CC).square().sum() / passage.images
+        return (channels_last(wrong) @ root_CC.T).square().sum() / passage.images
 
     return error
 

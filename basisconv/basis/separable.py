@@ -3,12 +3,13 @@
 Shapes: O out channels, I in channels, A taps along the first factor's axis, B along the second's, R rank.
 Written for the first factor along the kernel's first axis; the other order is the same on transposed taps.
 R~ = H Z(V): V (R, I, A) the first factor, H (O, R, B) the second; G = Cov(x) over (I, A, B); float64.
+S as in activations.py, S'S the output metric.
 """
 
 import torch
 from torch import Tensor
 
-from basisconv.basis.activations import Metric
+from basisconv.basis.activations import Metric, largest_eigenvalue
 
 JITTER = 1e-6  # of G's mean diagonal: keeps the inverses of singular covariances finite
 REFINE_STEPS = 20  # of L-BFGS; the error falls by 5 to 45 %
@@ -28,54 +29,69 @@ def separate(weight_OIAB: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 
 class Separation:
-    """All ranks of one layer: target weight W, patch covariance G and output metric S are fixed."""
+    """All ranks of one layer: target weight W, patch covariance G and output metric S are fixed.
 
-    def __init__(self, weight_OIAB: Tensor, gram: Tensor, metric: Metric) -> None:
-        out, inputs, a, b = weight_OIAB.shape
-        self.shape = (out, inputs, a, b)
-        self.metric = metric
-        self.gram = _definite(gram)
-        self.scaled = metric.root @ weight_OIAB.reshape(out, -1)  # S W, (O, I*A*B)
-        self.pull = (self.scaled @ self.gram).reshape(out, inputs * a, b)  # S W G
-        self.total = float((self.pull.reshape(out, -1) * self.scaled).sum())  # tr S W G W' S
+    `scaled` is S W and `pull` S W G, (O, I*A*B); `shape` (O, I, A, B).
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], scaled: Tensor, gram: Tensor, pull: Tensor, metric: Metric
+    ) -> None:
+        out, inputs, a, b = shape
+        self.shape, self.metric = (out, inputs, a, b), metric
+        self.gram, self.scaled = gram, scaled
+        self.pull = pull.reshape(out, inputs * a, b)
+        self.total = float((pull * scaled).sum())  # tr S W G W' S'
         self.root, self.taps = self._start()
+
+    @classmethod
+    def of(cls, weight_OIAB: Tensor, gram: Tensor, metric: Metric) -> "Separation":
+        gram, scaled = _definite(gram), metric.root @ weight_OIAB.reshape(len(weight_OIAB), -1)
+        return cls(weight_OIAB.shape, scaled, gram, scaled @ gram, metric)
+
+    def turned(self) -> "Separation":
+        """The same with the first factor along the kernel's second axis: on transposed taps."""
+        out, inputs, a, b = self.shape
+
+        def transposed(rows: Tensor) -> Tensor:
+            return rows.reshape(-1, inputs, a, b).mT.reshape(-1, inputs * a * b)
+
+        gram = transposed(transposed(self.gram).T)
+        pull = transposed(self.pull.reshape(out, -1))
+        return Separation((out, inputs, b, a), transposed(self.scaled), gram, pull, self.metric)
 
     @property
     def max_rank(self) -> int:
         return len(self.taps)
 
     def _start(self) -> tuple[Tensor, Tensor]:
-        """C^(1/2) and V = U' C^(-1/2), C the mean covariance of one column of taps; best rank first."""
+        """K with K K' = C and V = U' K^-1, C the mean covariance of one column of taps; best rank first."""
         out, inputs, a, b = self.shape
         columns = self.gram.reshape(inputs * a, b, inputs * a, b)
-        values, vectors = torch.linalg.eigh(torch.einsum("xbyb->xy", columns) / b)
-        scale = values.clamp_min(values[-1] * JITTER).sqrt()
-        root, inverse = (vectors * scale) @ vectors.T, (vectors / scale) @ vectors.T
+        column = torch.einsum("xbyb->xy", columns) / b
+        floor = JITTER * largest_eigenvalue(column)
+        root = torch.linalg.cholesky(column + floor * torch.eye(len(column), dtype=column.dtype))
         matrix = self.scaled.reshape(out, inputs * a, b).permute(1, 2, 0).reshape(inputs * a, b * out)
-        whitened = root @ matrix
+        whitened = root.T @ matrix
         left = torch.linalg.eigh(whitened @ whitened.T).eigenvectors.flip(1)[:, : min(whitened.shape)]
-        return root, left.T @ inverse
+        return root, _divided(left.T, root)
 
-    def _normal(self, taps: Tensor) -> tuple[Tensor, Tensor]:
-        """Z G Z' (RB, RB) and Z G W' S (RB, O) for `taps` (R, I*A); nested in R."""
+    def _normal(self, taps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Z G (R, B, I*A, B), Z G Z' (RB, RB) and Z G W' S' (RB, O) for `taps` (R, I*A); nested in R."""
         out, inputs, a, b = self.shape
         rank = len(taps)
         columns = self.gram.reshape(inputs * a, b, inputs * a, b)
-        half = torch.tensordot(taps, columns, dims=([1], [0]))  # R, B, IA, B
+        half = torch.tensordot(taps, columns, dims=([1], [0]))
         square = torch.einsum("rbxc,sx->rbsc", half, taps).reshape(rank * b, rank * b)
         pull = torch.einsum("rx,oxb->rbo", taps, self.pull).reshape(rank * b, out)
-        return square, pull
-
-    def _explained(self, taps: Tensor) -> Tensor:
-        """(RB, O): the sum of its squares is what the best second factor for these taps explains of E."""
-        square, pull = self._normal(taps)
-        factor, scale = _cholesky(square)
-        return torch.linalg.solve_triangular(factor, scale * pull, upper=False)
+        return half, square, pull
 
     def errors(self, up_to: int) -> Tensor:
         """E(r) = tr S(W - R~)G(W - R~)'S of the closed form for r = 0 .. up_to, from one Cholesky factor."""
         b, up_to = self.shape[3], min(up_to, self.max_rank)
-        explained = self._explained(self.taps[:up_to])
+        _, square, pull = self._normal(self.taps[:up_to])
+        factor, scale = _cholesky(square)
+        explained = torch.linalg.solve_triangular(factor, scale * pull, upper=False)  # (RB, O)
         gains = explained.square().sum(1).reshape(up_to, b).sum(1).cumsum(0)
         return torch.cat([gains.new_zeros(1), gains]).neg_().add_(self.total).clamp_min_(0)
 
@@ -86,11 +102,19 @@ class Separation:
         mixing = torch.tensordot(self.metric.inverse, scaled_mixing, dims=1)
         return _balance(taps.reshape(rank, inputs, a), mixing)
 
-    def _mixing(self, taps: Tensor) -> Tensor:
-        """S H (O, R, B), the best for these taps: H = W G Z'(Z G Z')^-1."""
-        square, pull = self._normal(taps)
+    def _solved(self, taps: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Z G, the best H' S' (RB, O) for these taps and what they then explain of E.
+
+        H = W G Z'(Z G Z')^-1.
+        """
+        half, square, pull = self._normal(taps)
         factor, scale = _cholesky(square)
-        return (scale * torch.cholesky_solve(scale * pull, factor)).T.reshape(self.shape[0], len(taps), -1)
+        mixing = scale * torch.cholesky_solve(scale * pull, factor)
+        return half, mixing, float((mixing * pull).sum())
+
+    def _mixing(self, taps: Tensor) -> Tensor:
+        """S H (O, R, B), the best for these taps."""
+        return self._solved(taps)[1].T.reshape(self.shape[0], len(taps), -1)
 
     def error(self, taps: Tensor, scaled_mixing: Tensor) -> Tensor:
         """E of taps (R, I*A) and S H (O, R, B)."""
@@ -98,8 +122,19 @@ class Separation:
         rest = self.scaled - product
         return ((rest @ self.gram) * rest).sum()
 
+    def _slope(self, taps: Tensor) -> tuple[float, Tensor]:
+        """E with the best second factor for these taps, and its gradient: -2 H (S W G - S H Z G)'.
+
+        By hand: what Z G costs, automatic differentiation would pay three times.
+        """
+        out, inputs, a, b = self.shape
+        half, mixing, explained = self._solved(taps)
+        answered = (mixing.T @ half.reshape(len(mixing), -1)).reshape(out, inputs * a, b)
+        slope = torch.einsum("rbo,oxb->rx", mixing.reshape(len(taps), b, out), answered - self.pull)
+        return self.total - explained, 2 * slope
+
     def _refine(self, taps: Tensor) -> tuple[Tensor, Tensor]:
-        """L-BFGS on E over the taps alone, as V C^(1/2), in which E is well conditioned.
+        """L-BFGS on E over the taps alone, as V K, in which E is well conditioned.
 
         The second factor follows from the taps in closed form (variable projection: Golub and Pereyra 1973);
         20 steps then end below 60 on both factors at once.
@@ -110,21 +145,24 @@ class Separation:
         steps = int(min(REFINE_STEPS, REFINE_WORK / (4 * len(taps) * (inputs * a * b) ** 2)))
         if before <= 1e-12 * self.total or steps < FEWEST_STEPS:
             return start
-        inverse = torch.linalg.inv(self.root)
         whitened = (taps @ self.root).requires_grad_()
         search = torch.optim.LBFGS([whitened], max_iter=steps, line_search_fn="strong_wolfe")
 
-        def loss() -> Tensor:
-            search.zero_grad()
-            value = (self.total - self._explained(whitened @ inverse).square().sum()) / before
-            value.backward()
-            return value
+        @torch.no_grad()
+        def loss() -> float:
+            value, slope = self._slope(_divided(whitened, self.root))
+            whitened.grad = (_divided(slope, self.root.T, upper=True) / before).contiguous()
+            return value / before
 
-        with torch.enable_grad():
-            search.step(loss)
-        found = whitened.detach() @ inverse
+        search.step(loss)
+        found = _divided(whitened.detach(), self.root)
         refined = (found, self._mixing(found))
         return refined if float(self.error(*refined)) < before else start
+
+
+def _divided(rows: Tensor, triangle: Tensor, upper: bool = False) -> Tensor:
+    """rows K^-1."""
+    return torch.linalg.solve_triangular(triangle, rows, upper=upper, left=False)
 
 
 def _definite(gram: Tensor) -> Tensor:

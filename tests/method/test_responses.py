@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from basisconv.basis.activations import Metric, basis_factors, output_metric, regression, response_spectrum
+from basisconv.basis.activations import Metric, basis_factors, output_metric, regression, response_energies
 from basisconv.basis.separable import Separation, separate
-from basisconv.calibrate import Moments, fisher, patch_moments
+from basisconv.calibrate import STRIP, Moments, fisher, patch_moments
 from basisconv.patches import choose_positions, input_rows, response_rows
 from tests.method.shelf import Residual, convolutions, images, input_for, randomize, seeded
 
@@ -119,7 +119,7 @@ def test_no_other_pair_of_that_rank_errs_less(outputs, inputs, seed, data):
     weight = torch.randn(outputs, inputs, generator=seeded(seed), dtype=torch.float64)
     gram, metric = spd(inputs, seed + 1), output_metric(spd(outputs, seed + 2))
     scaled = metric.root @ weight
-    basis, mixing = basis_factors(weight, scaled @ gram @ scaled.T, metric, rank)
+    basis, mixing = basis_factors(weight, gram, metric, rank)
     found = error(weight, mixing @ basis, gram, metric)
     for start in range(3):
         rows = torch.randn(rank, inputs, generator=seeded(start), dtype=torch.float64)
@@ -128,8 +128,42 @@ def test_no_other_pair_of_that_rank_errs_less(outputs, inputs, seed, data):
             rows = torch.linalg.lstsq(columns, scaled).solution
         other = error(weight, metric.inverse @ columns @ rows, gram, metric)
         assert found <= other * (1 + 1e-6) + 1e-9
-    values = response_spectrum(weight, gram, metric)[0]
+    values = response_energies(weight, gram, metric)
     assert found == pytest.approx(float(values[rank:].sum()), rel=1e-6, abs=1e-9)  # what the plan predicted
+
+
+@pytest.mark.parametrize(("outputs", "inputs", "rank"), [(9, 3, 2), (9, 3, 3), (3, 9, 3)])
+def test_a_layer_with_more_outputs_than_inputs_is_no_different(outputs, inputs, rank):
+    weight = torch.randn(outputs, inputs, generator=seeded(0), dtype=torch.float64)
+    weight[:, 0] = 0  # an input without weights: fewer directions than inputs
+    gram, metric = spd(inputs, 1, rank=2), output_metric(spd(outputs, 2))
+    values = response_energies(weight, gram, metric)
+    scaled = metric.root @ weight
+    expected = torch.linalg.eigvalsh(scaled @ gram @ scaled.T).flip(0)[: min(outputs, inputs)]
+    torch.testing.assert_close(values, expected.clamp_min(0), rtol=1e-8, atol=1e-9 * float(expected[0]))
+    basis, mixing = basis_factors(weight, gram, metric, rank)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(rank, dtype=torch.float64))
+    lost = error(weight, mixing @ basis, gram, metric)
+    assert lost == pytest.approx(float(values[rank:].sum()), rel=1e-6, abs=1e-9)
+
+
+def test_a_wide_covariance_is_summed_on_one_side_of_the_diagonal_and_mirrored():
+    rows = torch.randn(1, 40, 2 * STRIP + 3, generator=seeded(0), dtype=torch.float64)
+    moments = Moments()
+    for part in rows.split(15, dim=1):
+        moments.add(part)
+    gram = moments.covariances().gram
+    torch.testing.assert_close(gram[0], torch.cov(rows[0].T, correction=0))
+
+
+def test_a_metric_of_gradients_whose_squares_float32_cannot_hold_is_found():
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(48, 4))
+    randomize(network)
+    x = images(2, 6, 5)
+    usual = fisher(network, {"0": network[0]}, [x], seeded(0))["0"]
+    network[2].weight.data *= 1e-30
+    tiny = fisher(network, {"0": network[0]}, [x], seeded(0))["0"]
+    torch.testing.assert_close(tiny / tiny.sum(), usual / usual.sum(), rtol=1e-3, atol=1e-6)
 
 
 def test_regression_finds_the_weights_that_made_the_responses():
@@ -152,7 +186,7 @@ def test_regression_leaves_the_weights_where_the_input_never_varies_or_nothing_w
 
 def problem(seed: int, out: int = 6, inputs: int = 4, a: int = 3, b: int = 2) -> Separation:
     weight = torch.randn(out, inputs, a, b, generator=seeded(seed), dtype=torch.float64)
-    return Separation(weight, spd(inputs * a * b, seed + 1), output_metric(spd(out, seed + 2)))
+    return Separation.of(weight, spd(inputs * a * b, seed + 1), output_metric(spd(out, seed + 2)))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -177,7 +211,7 @@ def test_refinement_lowers_the_closed_forms_error():
 
 def test_with_nothing_measured_the_separable_start_is_the_closest_in_weights():
     weight = torch.randn(5, 4, 3, 3, generator=seeded(0), dtype=torch.float64)
-    still = Separation(weight, torch.zeros(36, 36, dtype=torch.float64), identity(5))
+    still = Separation.of(weight, torch.zeros(36, 36, dtype=torch.float64), identity(5))
     taps, mixing = separate(weight, 4)
     closest = (weight - torch.einsum("orb,ria->oiab", mixing, taps)).square().sum()
     assert float(still.errors(4)[4]) == pytest.approx(float(closest), rel=1e-3)
@@ -192,7 +226,7 @@ def test_a_covariance_that_rounding_made_indefinite_does_not_drive_the_refinemen
     gram = rank_one @ rank_one.T + 1e-6 * (noise + noise.T)
     assert torch.linalg.eigvalsh(gram)[0] < -1e-6 * gram.diagonal().mean()  # worse than the least jitter
     metric = output_metric(torch.eye(8, dtype=torch.float64))
-    problem = Separation(weight, gram, metric)
+    problem = Separation.of(weight, gram, metric)
     taps, mixing = problem.factors(1)
     product = torch.einsum("orb,ria->oiab", mixing, taps)
     assert float(product.abs().max()) < 10 * float(weight.abs().max())
