@@ -50,7 +50,8 @@ class Bench:
     @cache  # noqa: B019 - a bench lives as long as its run; so does the code that it began with
     def _code(self, method: str, tuned: bool) -> str:
         settings = {"calibration": self._part.calibration, **asdict(self._sizes)}
-        return row_code(method, tuned, settings | ({"recipe": self._part.recipe} if tuned else {}))
+        recipe = {"recipe": self._part.recipe} if tuned else {}
+        return row_code(self._part.network, method, tuned, settings | recipe)
 
     def _of(self, method: Method, seed: int, compressed: Compressed) -> Iterator[Row]:
         first, *others = self._part.keys(method, seed, compressed.cut)

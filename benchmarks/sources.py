@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.machine import ROOT
+from benchmarks.networks import MLPERF, VGG16
 
 JUDGING = (
     "benchmarks/bench.py",
@@ -18,7 +19,6 @@ JUDGING = (
     "benchmarks/recalibrate.py",
     "benchmarks/methods/clock.py",
     "benchmarks/methods/protocol.py",
-    "benchmarks/networks",
     "tests/support/networks.py",
     "basisconv/cost.py",
     "basisconv/watch.py",
@@ -27,6 +27,10 @@ PEERS = ("benchmarks/methods/peer.py", "benchmarks/peers")
 LIBRARY = ("basisconv", "benchmarks/drain.py")
 UNUSED = ("finetune", "formats", "latency", "datafree", "scratch")  # parts that compressing never enters
 TUNING = ("benchmarks/tuning.py", "basisconv/finetune")
+NETWORKS: dict[str, tuple[str, ...]] = {  # beside the shared ones
+    VGG16: ("benchmarks/networks/vgg16.py",),
+    MLPERF: ("benchmarks/networks/mlperf.py", "basisconv/formats"),
+}
 OWN: dict[str, tuple[str, ...]] = {
     "uncompressed": ("benchmarks/methods/uncompressed.py",),
     "weights": ("benchmarks/methods/weights.py", "benchmarks/peers/search.py", *LIBRARY),
@@ -35,9 +39,11 @@ OWN: dict[str, tuple[str, ...]] = {
 }
 
 
-def row_code(method: str, tuned: bool, settings: Mapping[str, object]) -> str:
+def row_code(network: str, method: str, tuned: bool, settings: Mapping[str, object]) -> str:
     """`settings`: what else decides the row, such as the number of images."""
-    return digest((*JUDGING, *OWN.get(method, PEERS), *((*TUNING, *LIBRARY) if tuned else ())), settings)
+    compressing = OWN.get(method, PEERS)
+    tuning = (*TUNING, *LIBRARY) if tuned else ()
+    return digest((*JUDGING, *NETWORKS.get(network, ()), *compressing, *tuning), settings)
 
 
 def digest(names: tuple[str, ...], settings: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""What is run: networks, cuts, methods, seeds and recipes, as data. The two suites run the same code."""
+"""What is run: networks, cuts, methods, seeds and recipes, as data. All suites run the same code."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 from benchmarks.measure import Sizes
 from benchmarks.methods import METHODS, Method
 from benchmarks.methods.uncompressed import UNCOMPRESSED
-from benchmarks.networks.vgg16 import VGG16
+from benchmarks.networks import MLPERF, VGG16
 from benchmarks.raw import Key
 from benchmarks.tuning import Recipe
+from tests.support.networks import PLAIN, RESNETS
 
 ALL = tuple(METHODS)
 CUTS = (0.3, 0.5, 0.6, 0.7, 0.8)
@@ -85,7 +86,15 @@ GPU = Suite(  # waits for a GPU: never run yet
     )
 )
 
-SUITES = {"cpu": CPU, "gpu": GPU}
+_UNTUNED = ("uncompressed", "weights", "basisconv")
+OTHERS = Suite(  # nothing was ever chosen on these
+    tuple(
+        Part(name, (0.3, 0.5, 0.7), calibration=512 if "56" in name else 1024, methods=_UNTUNED, seeds=(0,))
+        for name in (*(n for n in RESNETS if n not in {part.network for part in CPU.parts}), PLAIN, MLPERF)
+    )
+)
+
+SUITES = {"cpu": CPU, "others": OTHERS, "gpu": GPU}
 
 
 def small(suite: Suite) -> Suite:

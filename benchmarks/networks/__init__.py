@@ -6,9 +6,11 @@ Weights and images are read by the loader that the tests use, so that both speak
 import torch
 from torch import Tensor, nn
 
+from benchmarks.networks.mlperf import MLPERF, NORMALISATION, found_mlperf
 from benchmarks.networks.vgg16 import VGG16, trained_vgg16, vgg16
 from tests.support import networks as shared
 
+__all__ = ["EXAMPLE", "MLPERF", "VGG16", "build", "example", "load", "normalisation"]
 EXAMPLE = torch.zeros(1, 3, 32, 32)
 
 
@@ -19,11 +21,15 @@ def build(name: str) -> nn.Module:
 
 def load(name: str) -> nn.Module:
     """The trained network, in eval mode."""
+    if name == MLPERF:
+        return found_mlperf()
     return trained_vgg16() if name == VGG16 else shared.load(name)
 
 
 def normalisation(name: str) -> shared.Normalisation:
     """Pixels to the network's input."""
+    if name == MLPERF:
+        return NORMALISATION
     return shared.normalisation("cifar100_resnet56_b" if name == VGG16 else name)
 
 

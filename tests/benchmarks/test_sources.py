@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import sources
 from benchmarks.methods import METHODS
+from benchmarks.networks import MLPERF
 
 FOLDERS = ("basisconv", "benchmarks", "tests/support")
 
@@ -23,10 +24,10 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def changed_by(copied: Path, name: str) -> set[tuple[str, bool]]:
     """The kinds of rows that another letter in this file asks to be measured again."""
     kinds = [(method, tuned) for method in METHODS for tuned in (False, True)]
-    before = {kind: sources.row_code(*kind, {}) for kind in kinds}
+    before = {kind: sources.row_code("net", *kind, {}) for kind in kinds}
     with (copied / name).open("a") as file:
         file.write("#")
-    return {kind for kind in kinds if sources.row_code(*kind, {}) != before[kind]}
+    return {kind for kind in kinds if sources.row_code("net", *kind, {}) != before[kind]}
 
 
 PEERS = {"tucker", "spatial_svd", "pruning"}
@@ -59,11 +60,18 @@ def test_what_no_row_depends_on_decides_nothing(copied: Path, name: str):
 
 
 def test_how_a_row_was_measured_is_part_of_its_code():
-    assert sources.row_code("tucker", False, {"calibration": 512}) != sources.row_code(
-        "tucker", False, {"calibration": 1024}
-    )
+    few, many = (sources.row_code("net", "tucker", False, {"calibration": n}) for n in (512, 1024))
+    assert few != many
+
+
+def test_a_network_of_its_own_code_depends_on_that(copied: Path):
+    before = {name: sources.row_code(name, "weights", False, {}) for name in ("net", MLPERF)}
+    with (copied / "benchmarks/networks/mlperf.py").open("a") as file:
+        file.write("#")
+    changed = {name for name in before if sources.row_code(name, "weights", False, {}) != before[name]}
+    assert changed == {MLPERF}
 
 
 def test_every_named_file_is_there():
-    named = (*sources.JUDGING, *sources.PEERS, *sources.TUNING, *sources.LIBRARY)
+    named = (*sources.JUDGING, *sources.PEERS, *sources.TUNING, *sources.LIBRARY, *sources.NETWORKS[MLPERF])
     assert all((sources.ROOT / name).exists() for name in named)
