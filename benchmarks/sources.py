@@ -35,6 +35,12 @@ OWN: dict[str, tuple[str, ...]] = {
     "uncompressed": ("benchmarks/methods/uncompressed.py",),
     "weights": ("benchmarks/methods/weights.py", "benchmarks/peers/search.py", *LIBRARY),
     "basisconv": ("benchmarks/methods/ours.py", *LIBRARY),
+    "basisconv_datafree": (
+        "benchmarks/methods/datafree.py",
+        "benchmarks/methods/ours.py",
+        "basisconv/datafree",
+        *LIBRARY,
+    ),
     "basisconv_basis": ("benchmarks/methods/ours.py", *LIBRARY),
 }
 

@@ -11,7 +11,8 @@ from benchmarks.raw import Key
 from benchmarks.tuning import Recipe
 from tests.support.networks import PLAIN, RESNETS
 
-ALL = tuple(METHODS)
+FORM_ONLY, WITHOUT_IMAGES = "basisconv_basis", "basisconv_datafree"
+ALL = tuple(name for name in METHODS if name != WITHOUT_IMAGES)
 CUTS = (0.3, 0.5, 0.6, 0.7, 0.8)
 
 
@@ -56,7 +57,6 @@ class Suite:
     sizes: Sizes = field(default_factory=Sizes)
 
 
-FORM_ONLY = "basisconv_basis"
 CPU = Suite(
     (
         Part(
@@ -94,7 +94,15 @@ OTHERS = Suite(  # nothing was ever chosen on these
     )
 )
 
-SUITES = {"cpu": CPU, "others": OTHERS, "gpu": GPU}
+_MADE = ("uncompressed", "weights", WITHOUT_IMAGES)
+DATAFREE = Suite(
+    tuple(
+        Part(name, (0.3, 0.5), calibration=512, methods=_MADE, seeds=(0,))
+        for name in (*RESNETS[:3], "cifar100_resnet20_b", PLAIN)
+    )
+)
+
+SUITES = {"cpu": CPU, "others": OTHERS, "datafree": DATAFREE, "gpu": GPU}
 
 
 def small(suite: Suite) -> Suite:

@@ -31,7 +31,7 @@ def changed_by(copied: Path, name: str) -> set[tuple[str, bool]]:
 
 
 PEERS = {"tucker", "spatial_svd", "pruning"}
-OURS = {"weights", "basisconv", "basisconv_basis"}
+OURS = {"weights", "basisconv", "basisconv_basis", "basisconv_datafree"}
 TUNED = {(method, True) for method in METHODS}
 
 
