@@ -35,7 +35,7 @@ def output_metric(fisher_OO: Tensor) -> Metric:
     top = largest_eigenvalue(fisher_OO)
     if top <= 0:
         return Metric(eye, eye)
-    root = torch.linalg.cholesky(fisher_OO + METRIC_FLOOR * top * eye).T
+    root = torch.linalg.cholesky(plus(fisher_OO, METRIC_FLOOR * top)).T
     return Metric(root, torch.linalg.solve_triangular(root, eye, upper=True))
 
 
@@ -53,18 +53,25 @@ def largest_eigenvalue(moments_II: Tensor) -> float:
 
 def regression(weight_OI: Tensor, gram_II: Tensor, cross_OI: Tensor) -> Tensor:
     """R = W + (Cov(t, x) - W G)(G + l 1)^-1, l = 1e-3 mean diag G: least squares of t on x, held near W."""
-    ridge = RIDGE * gram_II.diagonal().mean()
+    ridge = RIDGE * float(gram_II.diagonal().mean())
     if ridge <= 0:
         return weight_OI  # the input never varies: nothing can be learnt from it
-    factor = torch.linalg.cholesky(gram_II + ridge * torch.eye(len(gram_II), dtype=gram_II.dtype))
+    factor = torch.linalg.cholesky(plus(gram_II, ridge))
     step_IO = torch.cholesky_solve((cross_OI - weight_OI @ gram_II).T, factor)
     return weight_OI + step_IO.T
 
 
 def lifted(gram_II: Tensor) -> Tensor:
     """G and a little of every direction, so that there is a best one even where G is zero; 1 for a G of 0."""
-    size, eye = gram_II.diagonal().mean(), torch.eye(len(gram_II), dtype=gram_II.dtype)
-    return gram_II + LIFT * size * eye if size > 0 else eye
+    size = float(gram_II.diagonal().mean())
+    return plus(gram_II, LIFT * size) if size > 0 else torch.eye(len(gram_II), dtype=gram_II.dtype)
+
+
+def plus(gram_II: Tensor, amount: float) -> Tensor:
+    """G + amount * 1, in one copy: the largest matrices take 170 MB."""
+    found = gram_II.clone()
+    found.diagonal().add_(amount)
+    return found
 
 
 def response_energies(weight_OI: Tensor, gram_II: Tensor, metric: Metric) -> Tensor:

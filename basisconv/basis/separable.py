@@ -9,7 +9,7 @@ S as in activations.py, S'S the output metric.
 import torch
 from torch import Tensor
 
-from basisconv.basis.activations import Metric, largest_eigenvalue
+from basisconv.basis.activations import Metric, largest_eigenvalue, plus
 
 JITTER = 1e-6  # of G's mean diagonal: keeps the inverses of singular covariances finite
 REFINE_STEPS = 20  # of L-BFGS; the error falls by 5 to 45 %
@@ -69,8 +69,7 @@ class Separation:
         out, inputs, a, b = self.shape
         columns = self.gram.reshape(inputs * a, b, inputs * a, b)
         column = torch.einsum("xbyb->xy", columns) / b
-        floor = JITTER * largest_eigenvalue(column)
-        root = torch.linalg.cholesky(column + floor * torch.eye(len(column), dtype=column.dtype))
+        root = torch.linalg.cholesky(plus(column, JITTER * largest_eigenvalue(column)))
         matrix = self.scaled.reshape(out, inputs * a, b).permute(1, 2, 0).reshape(inputs * a, b * out)
         whitened = root.T @ matrix
         left = torch.linalg.eigh(whitened @ whitened.T).eigenvectors.flip(1)[:, : min(whitened.shape)]
@@ -112,9 +111,10 @@ class Separation:
         mixing = scale * torch.cholesky_solve(scale * pull, factor)
         return half, mixing, float((mixing * pull).sum())
 
-    def _mixing(self, taps: Tensor) -> Tensor:
-        """S H (O, R, B), the best for these taps."""
-        return self._solved(taps)[1].T.reshape(self.shape[0], len(taps), -1)
+    def _best(self, taps: Tensor) -> tuple[Tensor, float]:
+        """S H (O, R, B), the best for these taps, and E with it."""
+        _, mixing, explained = self._solved(taps)
+        return mixing.T.reshape(self.shape[0], len(taps), -1), self.total - explained
 
     def error(self, taps: Tensor, scaled_mixing: Tensor) -> Tensor:
         """E of taps (R, I*A) and S H (O, R, B)."""
@@ -139,8 +139,8 @@ class Separation:
         The second factor follows from the taps in closed form (variable projection: Golub and Pereyra 1973);
         20 steps then end below 60 on both factors at once.
         """
-        start = (taps, self._mixing(taps))
-        before = float(self.error(*start))
+        mixing, before = self._best(taps)
+        start = (taps, mixing)
         _, inputs, a, b = self.shape
         steps = int(min(REFINE_STEPS, REFINE_WORK / (4 * len(taps) * (inputs * a * b) ** 2)))
         if before <= 1e-12 * self.total or steps < FEWEST_STEPS:
@@ -156,8 +156,8 @@ class Separation:
 
         search.step(loss)
         found = _divided(whitened.detach(), self.root)
-        refined = (found, self._mixing(found))
-        return refined if float(self.error(*refined)) < before else start
+        mixing, after = self._best(found)
+        return (found, mixing) if after < before else start
 
 
 def _divided(rows: Tensor, triangle: Tensor, upper: bool = False) -> Tensor:
@@ -172,13 +172,13 @@ def _definite(gram: Tensor) -> Tensor:
     cut to rank 1, say), and a refinement follows such a direction to infinity. An input that never varies
     says nothing: then the weights alone decide.
     """
-    size, eye = gram.diagonal().mean(), torch.eye(len(gram), dtype=gram.dtype)
+    size = float(gram.diagonal().mean())
     if size <= 0:
-        return eye
+        return torch.eye(len(gram), dtype=gram.dtype)
     jitter = JITTER
-    while bool(torch.linalg.cholesky_ex(gram + (jitter / 2) * size * eye).info) and jitter < 1:
+    while bool(torch.linalg.cholesky_ex(plus(gram, jitter / 2 * size)).info) and jitter < 1:
         jitter *= 10
-    return gram + jitter * size * eye
+    return plus(gram, jitter * size)
 
 
 def _cholesky(square: Tensor) -> tuple[Tensor, Tensor]:
