@@ -2,9 +2,11 @@
 
 import logging
 import sys
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
+
+OURS: Final = ("app", "worker", "basisconv")
 
 
 def configure_logging(level: str, log_format: Literal["console", "json"]) -> None:
@@ -26,7 +28,11 @@ def configure_logging(level: str, log_format: Literal["console", "json"]) -> Non
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    # Libraries tell their details at `debug`: headers, statements with their values. Those may hold secrets.
+    root.setLevel(max(getattr(logging, level.upper()), logging.INFO))
+    for name in OURS:
+        logging.getLogger(name).setLevel(level.upper())
+    logging.getLogger("sqlalchemy.engine").setLevel(logging.WARNING)  # its statements begin at `info`
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = name != "uvicorn.access"  # requests are logged once, by the edge

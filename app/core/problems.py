@@ -28,6 +28,8 @@ from app.core.errors import (
 
 MEDIA_TYPE: Final = "application/problem+json"
 _RETRY_SECONDS: Final = "5"
+_SHOWN_CHARACTERS: Final = 300
+_MOST_FINDINGS: Final = 100  # a body of 2 MB can have a hundred thousand unknown fields
 
 log = structlog.get_logger()
 
@@ -80,7 +82,7 @@ def _on_http(request: Request, error: Exception) -> Response:
     if isinstance(error, BodyTooLarge):
         return _answer(request, error.problem)
     if error.status_code == 404:
-        return _answer(request, NotFound(f"There is nothing at {request.url.path}."))
+        return _answer(request, NotFound(f"There is nothing at {_shown(request.url.path)}."))
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         detail = f"{request.method} is not possible here; {allowed or 'another method'} is."
@@ -88,6 +90,12 @@ def _on_http(request: Request, error: Exception) -> Response:
     if error.status_code < 500:
         return _answer(request, MalformedRequest(str(error.detail)))
     return _answer(request, Internal(str(error.detail)))
+
+
+def _shown(text: str) -> str:
+    """A stranger's text inside a sentence: short, and without what would change how the sentence is read."""
+    short = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in short)
 
 
 def _on_server_lost(request: Request, error: Exception) -> Response:
@@ -119,11 +127,11 @@ def _on_invalid(request: Request, error: Exception) -> Response:
 
 def validation_problem(found: Any, prefix: tuple[str, ...] = ()) -> ValidationFailed:
     """Pydantic's findings as one problem: where (a JSON pointer or a parameter) and what."""
-    errors = [_finding(item, prefix) for item in found]
+    errors = [_finding(item, prefix) for item in found[:_MOST_FINDINGS]]
     first = errors[0]
-    where = first.get("pointer") or first.get("parameter")
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return ValidationFailed(f"{where}: {first['detail']}{more}.", errors=errors)
+    where = _shown(first.get("pointer") or first["parameter"])
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return ValidationFailed(f"{where}: {_shown(first['detail'])}{more}.", errors=errors)
 
 
 def _finding(item: dict[str, Any], prefix: tuple[str, ...]) -> dict[str, str]:

@@ -4,12 +4,19 @@ Read from the environment as ``BASISCONV_<NAME>``. Nothing secret has a default.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEGABYTE = 1_000_000
+
+
+_ADDRESSES: Final = {  # setting → what it looks like, schemes
+    "database_url": ("postgresql+psycopg://user:password@host/name", {"postgresql"}),
+    "broker_url": ("redis://:password@host:6379/0", {"redis", "rediss", "unix", "sentinel"}),
+}
 
 
 class Settings(BaseSettings):
@@ -110,6 +117,20 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(
         20_000 * MEGABYTE, ge=0, description="Decoded data sets kept on disk by a worker."
     )
+
+    @field_validator("database_url", "broker_url")
+    @classmethod
+    def is_an_address(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        """Refuse what no driver can read, before one repeats it, password and all, in its own error."""
+        form, schemes = _ADDRESSES[str(info.field_name)]
+        try:
+            parts = urlsplit(url.get_secret_value())
+            known = parts.scheme.partition("+")[0] in schemes and (parts.port is None or bool(parts.hostname))
+        except ValueError:  # a port that is no number: the colon of a password whose @host was forgotten
+            known = False
+        if not known:
+            raise ValueError(f"is no address of the form {form}")
+        return url
 
     def is_https(self) -> bool:
         """Whether browsers reach the service over TLS."""

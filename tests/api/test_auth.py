@@ -1,5 +1,6 @@
 """Who may do what, by key and by session."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from app.api.access import routes
 from app.core.security import COOKIE, sign_in_by_token, start_session
 from app.core.unit import Services
 from app.keys.service import ensure_owner_key
@@ -98,6 +100,66 @@ def test_the_owner_key_is_made_once_and_can_be_renewed(
     assert {key["owner"] for key in listed} == {owner}
 
 
+def test_an_admin_manages_its_own_keys_and_those_of_the_owners_it_made_alone(
+    app: FastAPI, client: TestClient
+) -> None:
+    every = {"scopes": ["read", "write", "admin"]}
+    tenant = client.post("/v1/keys", json={"name": "tenant"} | every).json()
+    as_tenant = _client(app, tenant["key"])
+    guest = as_tenant.post("/v1/keys", json={"name": "guest"}).json()
+    seen = {key["id"] for key in client.get("/v1/keys").json()["data"]}
+    assert {tenant["id"], guest["id"]} < seen
+    assert {key["id"] for key in as_tenant.get("/v1/keys").json()["data"]} == {tenant["id"], guest["id"]}
+    [first] = seen - {tenant["id"], guest["id"]}
+    assert as_tenant.get(f"/v1/keys/{first}").status_code == 404
+    assert as_tenant.delete(f"/v1/keys/{first}").status_code == 404
+    assert client.delete(f"/v1/keys/{guest['id']}").status_code == 204
+    assert _client(app, guest["key"]).get("/v1/models").status_code == 401
+
+
+def test_who_revoked_every_key_gets_their_own_things_back_with_the_next(
+    services: Services, owner_secret: str, app: FastAPI, clock: HandClock
+) -> None:
+    owner = owner_of(services)
+    model = add_model(services)
+    client = _client(app, owner_secret)
+    [key] = client.get("/v1/keys").json()["data"]
+    assert client.delete(f"/v1/keys/{key['id']}").status_code == 204
+    clock.advance(seconds=1)
+    with services.sessions.begin() as session:
+        secret = ensure_owner_key(session, services.settings, clock)
+    assert secret is not None
+    assert owner_of(services) == owner
+    assert _client(app, secret).get(f"/v1/models/{model}").status_code == 200
+
+
+def test_the_last_use_is_written_once_a_minute(
+    app: FastAPI, client: TestClient, clock: HandClock, services: Services
+) -> None:
+    made = client.post("/v1/keys", json={"name": "ci"}).json()
+    user = _client(app, made["key"])
+
+    def last_used() -> object:
+        return client.get(f"/v1/keys/{made['id']}").json()["last_used_at"]
+
+    assert last_used() is None
+    user.get("/v1/models")
+    first = last_used()
+    clock.advance(seconds=30)
+    user.get("/v1/models")
+    assert last_used() == first
+    clock.advance(seconds=31)
+    user.get("/v1/models")
+    assert last_used() != first
+
+
+def test_a_request_that_comes_again_makes_no_second_key(client: TestClient) -> None:
+    headers = {"Idempotency-Key": "the-same"}
+    first = client.post("/v1/keys", json={"name": "ci"}, headers=headers).json()
+    again = client.post("/v1/keys", json={"name": "ci"}, headers=headers).json()
+    assert (first["id"], first["key"]) == (again["id"], again["key"])
+
+
 def _signed_in(app: FastAPI, services: Services) -> TestClient:
     from starlette.responses import Response
 
@@ -126,17 +188,56 @@ def test_a_session_cookie_is_accepted_under_v1(app: FastAPI, services: Services,
     [
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
         {"Origin": "https://evil.example"},
+        {"Origin": "http://testserver.evil.example"},
         {"Origin": "null"},
     ],
 )
 def test_another_site_cannot_use_the_session(
     app: FastAPI, services: Services, owner_secret: str, headers: dict[str, str]
 ) -> None:
+    """On every route under /v1, and on every page's route that does something."""
     client = _signed_in(app, services)
-    refused = client.post("/v1/keys", json={"name": "x"}, headers=headers)
-    assert refused.status_code == 403
-    assert client.get("/v1/models", headers=headers).status_code == 403
+    for route in routes(app):
+        if route.asks == "nothing" and route.method == "GET":
+            continue
+        if route.path.startswith("/v1/") or route.method not in {"GET", "HEAD"}:
+            refused = client.request(route.method, re.sub("[{}]", "", route.path), headers=headers)
+            assert refused.status_code == 403, f"{route.method} {route.path}: {refused.status_code}"
+
+
+def test_a_link_on_another_site_leads_to_a_page_but_no_frame_shows_it(
+    app: FastAPI, services: Services, owner_secret: str
+) -> None:
+    client = _signed_in(app, services)
+    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    page = client.get("/jobs", headers=followed | {"Sec-Fetch-Dest": "document"})
+    assert page.status_code == 200
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert client.get("/jobs", headers=followed | {"Sec-Fetch-Dest": "iframe"}).status_code == 403
+
+
+def test_our_own_pages_are_known_by_the_public_url_where_a_proxy_rewrites_the_host(
+    app: FastAPI, services: Services, owner_secret: str
+) -> None:
+    client = _signed_in(app, services)
+    ours = {"Origin": services.settings.public_url}
+    assert client.post("/v1/keys", json={"name": "x"}, headers=ours).status_code == 201
+
+
+def test_the_session_cookie_is_for_https_alone_where_the_public_url_is(
+    services: Services, owner_secret: str
+) -> None:
+    from starlette.responses import Response
+
+    settings = services.settings.model_copy(update={"public_url": "https://basisconv.example"})
+    for chosen, secure in ((settings, True), (services.settings, False)):
+        response = Response()
+        start_session(response, chosen, "key_x")
+        attributes = response.headers["set-cookie"].lower().split("; ")
+        assert {"httponly", "samesite=lax", "path=/"} <= set(attributes)
+        assert ("secure" in attributes) == secure
 
 
 def test_a_bearer_key_may_come_from_any_site(client: TestClient) -> None:
