@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHON
 
 .PHONY: help setup run demo test test-faults lint format migration-check migration openapi settings-doc \
-	peers bench-method bench-gpu bench-speed bench-report bench-headline bench-finetune bench-latency pictures clean
+	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-finetune bench-latency pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -61,6 +61,12 @@ peers: setup ## build/peers: the methods that the benchmarks compare with, from 
 
 bench-method: peers ## peers and us on CIFAR-10 ResNets, CPU, an hour on one core; ARGS="--resume" goes on
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.method --suite cpu $(ARGS)
+	$(BIN)/python -m benchmarks.report
+
+bench-others: setup ## nets on which nothing was chosen, calibration without images, foretold losses; an hour on one core
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.method --suite others $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.method --suite datafree $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.foretold
 	$(BIN)/python -m benchmarks.report
 
 bench-gpu: peers ## the same code with long fine-tuning, on a GPU; trains its VGG16 first (never run yet)
