@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.raw import Key, RawFile, Row, about, read
 from benchmarks.report.summary import MEANS, binomial_error, summarise
-from benchmarks.report.tables import accuracies, details, page
+from benchmarks.report.tables import accuracies, aims, details, page
 
 ABOUT = {
     "suite": "cpu",
@@ -54,6 +54,12 @@ def test_the_floor_stands_under_the_cuts_it_is_known_for():
     lines = summarise([row(0.9), row(0.8, cut=0.7)])
     last = accuracies(lines, tuned=False, floor={0.5: 90.29}).splitlines()[-1]
     assert last == "| the prototype (floor) | 90.29 | – |"
+
+
+def test_what_is_lost_stands_beside_what_was_aimed_for():
+    lines = summarise([row(0.9173, method="uncompressed", cut=0.0), row(0.91), row(0.88, cut=0.7)])
+    assert "0.73 at −50 % (at most 1.2)." in aims(lines, {0.5: 1.2})
+    assert aims(lines, {0.6: 1.2}) == aims(lines[1:], {0.5: 1.2}) == ""
 
 
 def test_a_method_without_a_row_at_a_cut_has_a_dash_there():
