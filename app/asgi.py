@@ -1,9 +1,20 @@
 """What an ASGI server loads: ``uvicorn app.asgi:app``. Reads the settings from the environment."""
 
-from app.core.logging import configure_logging
-from app.core.settings import load_settings
-from app.main import create_app
+from fastapi import FastAPI
 
-settings = load_settings()
-configure_logging(settings.log_level, settings.log_format)
-app = create_app(settings)
+from app.core.logging import configure_logging
+from app.core.multiprocess import share_counters
+from app.core.settings import load_settings
+
+
+def build() -> FastAPI:
+    """The application of one of perhaps several processes (`WEB_CONCURRENCY`)."""
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.log_format, "web")
+    share_counters(settings.var_dir / "metrics")
+    from app.main import create_app  # not before: it imports prometheus_client
+
+    return create_app(settings)
+
+
+app = build()

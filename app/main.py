@@ -1,5 +1,6 @@
 """The web application, put together from its settings."""
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator
@@ -11,8 +12,11 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
+from app.api import health, readiness
 from app.api.document import install_document
 from app.api.router import STREAMED, router
+from app.core.board import Board
+from app.core.board import families as worker_families
 from app.core.clock import Clock, SystemClock
 from app.core.db import make_engine, make_sessions
 from app.core.edge import Edge
@@ -23,7 +27,7 @@ from app.core.queue import CeleryDoorbell, Doorbell
 from app.core.rate import MemoryMeter, SteadyMeter, ValkeyMeter
 from app.core.settings import Settings
 from app.core.unit import Services
-from app.jobs.gauge import JobCollector
+from app.jobs.gauge import families as work_families
 from app.jobs.reaper import Reaper
 from app.storage.store import Store, open_store
 from app.web import pages
@@ -31,6 +35,7 @@ from app.web.rendering import STATIC
 
 API_VERSION: Final = "1"  # of the contract, not of the package
 _STALE_UPLOAD: Final = timedelta(days=1)  # longer than any upload takes
+_VITALS_SECONDS: Final = 5
 
 log = structlog.get_logger()
 
@@ -46,8 +51,6 @@ def build_services(
     broker_url = settings.broker_url.get_secret_value()
     engine = make_engine(settings.database_url.get_secret_value())
     sessions = make_sessions(engine)
-    metrics = Metrics()
-    metrics.registry.register(JobCollector(sessions))
     return Services(
         settings=settings,
         engine=engine,
@@ -56,7 +59,7 @@ def build_services(
         doorbell=doorbell or CeleryDoorbell(broker_url),
         publisher=BusPublisher(broker_url),
         listener=BusListener(broker_url),
-        metrics=metrics,
+        metrics=Metrics(),
         meter=SteadyMeter(ValkeyMeter(broker_url), MemoryMeter()),
         clock=clock or SystemClock(),
     )
@@ -74,10 +77,12 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         openapi_url="/openapi.json",
     )
     app.state.services = services
+    app.state.readiness = readiness.readiness_of(services)
     app.include_router(router)
     _include_pages(app)
     install_handlers(app)
     install_document(app)
+    _show_figures(services, app.state.readiness)
     app.add_middleware(Edge, services=services, streamed=STREAMED)
     return app
 
@@ -89,18 +94,43 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(_sweep_staging, services)
     stop = threading.Event()
     reaper = Reaper(
-        services.sessions, services.doorbell, services.clock, services.settings, services.publisher
+        services.sessions,
+        services.doorbell,
+        services.clock,
+        services.settings,
+        services.publisher,
+        services.metrics.work,
     )
     thread = threading.Thread(target=reaper.run, args=(stop,), name="reaper", daemon=True)
     thread.start()
+    vitals = asyncio.create_task(_look_at_process(services))
     try:
         async with services.listener.running():
             yield
     finally:
+        vitals.cancel()
+        app.state.readiness.close()
         stop.set()
         await run_in_threadpool(thread.join, 5)
         services.publisher.close()
         services.engine.dispose()
+
+
+def _show_figures(services: Services, looked_at: readiness.Readiness) -> None:
+    """What `/metrics` shows beside what this process and its siblings counted."""
+    board = Board(services.settings.broker_url.get_secret_value())
+    services.metrics.shown += [
+        lambda: work_families(services.sessions, services.clock),
+        lambda: worker_families(board),
+        lambda: health.families(looked_at, services.settings),
+    ]
+
+
+async def _look_at_process(services: Services) -> None:
+    """Keep this process's gauges fresh: a sibling may be the one that is asked for them."""
+    while True:
+        health.look_at_process(services)
+        await asyncio.sleep(_VITALS_SECONDS)
 
 
 def _sweep_staging(services: Services) -> None:

@@ -39,5 +39,5 @@ USER 10001
 STOPSIGNAL SIGTERM
 # A worker that works answers nobody, so this asks whether it could work: database and broker answer.
 HEALTHCHECK --interval=30s --timeout=15s --start-period=20s CMD ["basisconv", "check"]
-CMD ["python", "-m", "celery", "-A", "worker.celery", "worker", "-P", "solo", "-Q", "jobs", \
+CMD ["python", "-m", "celery", "-q", "-A", "worker.celery", "worker", "-P", "solo", "-Q", "jobs", \
      "--prefetch-multiplier", "1", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]

@@ -11,7 +11,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-from app.core.errors import Internal, OutOfMemory, Problem, ResourceLimit, TimeLimit
+from app.core.errors import Internal, OutOfMemory, Problem, ResourceLimit, TimeLimit, WorkerLost
+from app.core.metrics import NO_CODE
 from app.jobs import leases
 from app.jobs.tables import Job
 from worker import sandbox, scratch
@@ -29,6 +30,21 @@ RETRY_SECONDS: Final = 0.5
 AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)  # any other error would come again
 
 log = structlog.get_logger(__name__)
+
+
+def say_started(runtime: Runtime, work: str, row: Any) -> None:
+    """In the log and, how long the row waited for its first attempt, in the figures."""
+    waited = (runtime.clock.now() - row.created_at).total_seconds()
+    log.info("attempt.started", **{f"{work}_id": row.id}, attempt=row.attempt, since_created=round(waited, 3))
+    if row.attempt == 1:
+        runtime.telemetry.work.wait_seconds.labels(work).observe(max(waited, 0.0))
+
+
+def code_of(ending: Ending) -> str:
+    """Why an attempt brought no result, as a problem's code; empty where it did, or will be tried again."""
+    if ending.kind == "problem":
+        return str((ending.document or {}).get("code", Internal.code))
+    return WorkerLost.code if ending.kind == "lost" else NO_CODE
 
 
 @contextmanager

@@ -1,16 +1,21 @@
 """The Celery application: a doorbell's other end. Two queues, pool `solo`, JSON, acknowledged early.
 
-Started as ``python -m celery -A worker.celery worker -P solo -Q quick`` (or ``-Q jobs``). It must import
+Started as ``python -m celery -q -A worker.celery worker -P solo -Q quick`` (or ``-Q jobs``). It must import
 without torch: everything heavy happens in children. Settings are read when configuration is first used.
 """
 
+import contextlib
+import socket
 from functools import cached_property
 from threading import Event
 from typing import Any
 
+import structlog
 from celery import Celery, signals
 
+from app.core.board import Board
 from app.core.logging import configure_logging
+from app.core.queue import CAUSE_HEADER
 from app.core.settings import load_settings
 from worker.runtime import Runtime
 from worker.scratch import sweep
@@ -44,6 +49,7 @@ class WorkerApp(Celery):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__("basisconv", include=["worker.tasks"], set_as_current=True)
         self.stopping = Event()
+        self.task_scope = contextlib.ExitStack()
         self.add_defaults(configuration)
 
     @cached_property
@@ -54,15 +60,50 @@ class WorkerApp(Celery):  # type: ignore[misc]
 app = WorkerApp()
 
 
-@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+@signals.celeryd_init.connect  # type: ignore[untyped-decorator]  # before Celery has anything to warn of
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]  # which keeps Celery from setting up its own
 def _log(**_: Any) -> None:
     settings = load_settings()
-    configure_logging(settings.log_level, settings.log_format)
+    configure_logging(settings.log_level, settings.log_format, "worker")
 
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
 def _start(**_: Any) -> None:
     sweep(app.runtime.scratch_root)
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def _tell(sender: Any, **_: Any) -> None:
+    # `jobs1.4711@localhost` is unique on this machine only
+    worker = f"{sender.hostname.partition('@')[0]}@{socket.gethostname()}"
+    queues = ",".join(sorted(sender.app.amqp.queues.consume_from))
+    board = Board(app.runtime.settings.broker_url.get_secret_value())
+    app.runtime.telemetry.start(board, worker, queues, app.runtime.engine)
+
+
+@signals.worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _tell_the_end(**_: Any) -> None:
+    app.runtime.telemetry.stop()
+
+
+@signals.task_prerun.connect  # type: ignore[untyped-decorator]
+def _enter(task_id: str, task: Any, args: list[Any], **_: Any) -> None:
+    """Every line of the task's log carries its ids: its own, the row's, and the request's that caused it."""
+    resource_id = str(args[0])
+    app.task_scope.enter_context(
+        structlog.contextvars.bound_contextvars(
+            task_id=task_id,
+            task=task.name,
+            **{CAUSE_HEADER: (task.request.headers or {}).get(CAUSE_HEADER)},
+            **{f"{resource_id.partition('_')[0]}_id": resource_id},
+        )
+    )
+    app.task_scope.enter_context(app.runtime.telemetry.busy())
+
+
+@signals.task_postrun.connect  # type: ignore[untyped-decorator]
+def _leave(**_: Any) -> None:
+    app.task_scope.close()
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]

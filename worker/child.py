@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from worker import sandbox
+from worker import child_log, sandbox
 from worker.problems import as_problem
 
 Message = dict[str, Any]
@@ -32,6 +32,7 @@ def main(argument: str) -> None:
     order = json.loads(argument)
     report = _reporter(os.dup(1))
     os.dup2(2, 1)
+    child_log.install(report)
     entered = sandbox.enter(sandbox.Policy(**order["policy"]), order["parent"])
     report({"type": "sandbox", "holds": entered.holds, "missing": entered.missing})
     report(_do(json.loads(sys.stdin.buffer.readline()), report))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from threading import Event, Thread
 from types import TracebackType
 from typing import Final, Self
@@ -33,8 +34,9 @@ class Heartbeat:
         self._every = heartbeat_seconds
         self._lease_seconds = lease_seconds
         self._stop = Event()
-        self._renewed = time.monotonic()
-        self._thread = Thread(target=self._run, name="heartbeat", daemon=True)
+        self.began = self._renewed = time.monotonic()
+        # With the ids that this task's log lines carry: a thread begins without them.
+        self._thread = Thread(target=copy_context().run, args=(self._run,), name="heartbeat", daemon=True)
         self.status: str | None = None  # as last seen
         self.lost = Event()
 
@@ -47,6 +49,10 @@ class Heartbeat:
     ) -> None:
         self._stop.set()
         self._thread.join()
+
+    def seconds(self) -> float:
+        """Since it began to beat."""
+        return time.monotonic() - self.began
 
     def lease_is_over(self) -> bool:
         return time.monotonic() - self._renewed >= self._lease_seconds

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.core.errors import Internal, MalformedDataset, MalformedModel, Problem
+from app.core.metrics import NO_CODE
 from app.core.queue import TaskName
 from app.datasets.tables import Dataset
 from app.jobs import leases
@@ -113,14 +114,16 @@ def _inspect(runtime: Runtime, resource_id: str, kind: Inspection) -> None:
         lambda s: leases.claim_inspection(s, kind.table, resource_id, lease, runtime.clock.now()),
     )
     if row is None:
-        log.info("inspection.not_claimed", resource=resource_id)
+        log.info("inspection.not_claimed", resource_id=resource_id)
         return
-    log.info("inspection.started", resource=resource_id, attempt=row.attempt)
-    with attempt.beating(runtime, kind.table, resource_id, lease) as heartbeat:
+    work = _name(kind)
+    attempt.say_started(runtime, work, row)
+    ids = structlog.contextvars.bound_contextvars(**{f"{work}_id": resource_id}, attempt=row.attempt)
+    with ids, attempt.beating(runtime, kind.table, resource_id, lease) as heartbeat:
         try:
             _attempt(runtime, row, kind, lease.owner, heartbeat)
         except Exception as error:
-            log.exception("inspection.attempt_failed", resource=resource_id)
+            log.exception("inspection.attempt_failed")
             reason = f"its worker met an error ({type(error).__name__})"
             _end(runtime, row, kind, lease.owner, heartbeat, Ending("lost", reason=reason))
 
@@ -213,6 +216,22 @@ def _end(
                 return None  # deleted, or somebody else's: nothing of ours to say
 
     outcome = attempt.in_transaction(runtime, write, heartbeat.lease_is_over)
-    log.info("inspection.ended", resource=row.id, ending=ending.kind, outcome=str(outcome))
+    log.info("inspection.ended", ending=ending.kind, outcome=str(outcome), code=attempt.code_of(ending))
+    _count(runtime, kind, ending, outcome, heartbeat.seconds())
     if ending.kind == "stopped" and outcome:
         runtime.doorbell.ring(kind.task, row.id)
+
+
+def _name(kind: Inspection) -> str:
+    """`model` or `dataset`: as ids and figures name it."""
+    return kind.table.__tablename__.removesuffix("s")
+
+
+def _count(runtime: Runtime, kind: Inspection, ending: Ending, outcome: object, seconds: float) -> None:
+    work = runtime.telemetry.work
+    work.attempt_ended(_name(kind), ending.kind, seconds)
+    rejected = (ending.kind == "problem" and outcome) or outcome == "rejected"
+    if rejected:
+        work.inspections_ended.labels(_name(kind), "rejected", attempt.code_of(ending)).inc()
+    elif ending.kind == "result" and outcome:
+        work.inspections_ended.labels(_name(kind), "ready", NO_CODE).inc()

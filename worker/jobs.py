@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 from app.artifacts.tables import Artifact
 from app.core.errors import Internal, Problem
 from app.core.ids import new_id
+from app.core.metrics import NO_CODE
 from app.datasets.tables import Dataset
 from app.jobs import leases
-from app.jobs.states import JobStatus
+from app.jobs.states import ENDED, JobStatus
 from app.jobs.tables import Job
 from app.models.tables import Model
 from app.storage.references import lock_object
@@ -59,15 +60,16 @@ def run_job(runtime: Runtime, job_id: str) -> None:
     lease = runtime.new_lease()
     claimed = attempt.in_transaction(runtime, lambda session: _claim(runtime, session, job_id, lease))
     if claimed is None:
-        log.info("job.not_claimed", job=job_id)
+        log.info("job.not_claimed", job_id=job_id)
         return
     runtime.waker.wake(job_id)
-    log.info("job.started", job=job_id, attempt=claimed.job.attempt)
-    with attempt.beating(runtime, Job, job_id, lease) as heartbeat:
+    attempt.say_started(runtime, "job", claimed.job)
+    ids = structlog.contextvars.bound_contextvars(job_id=job_id, attempt=claimed.job.attempt)
+    with ids, attempt.beating(runtime, Job, job_id, lease) as heartbeat:
         try:
             _attempt(runtime, claimed, heartbeat)
         except Exception as error:
-            log.exception("job.attempt_failed", job=job_id)
+            log.exception("job.attempt_failed")
             reason = f"its worker met an error ({type(error).__name__})"
             _end(runtime, claimed, heartbeat, Ending("lost", reason=reason), [])
 
@@ -99,6 +101,8 @@ def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
         ending = attempt.run_child(
             runtime, folder, task, policy, heartbeat, reporter, settings.job_seconds, FILE_BYTES
         )
+        if ending.kind == "result":
+            reporter.finish_stage()
         reporter.write()
         if not cached:
             _keep_sized(runtime, claimed, folder)
@@ -184,15 +188,19 @@ def _end(
     runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat, ending: Ending, outputs: list[Output]
 ) -> None:
     """Write how the attempt ended, by compare-and-set, as long as the lease is ours."""
+    runtime.telemetry.work.attempt_ended("job", ending.kind, heartbeat.seconds())
     if ending.kind == "lease_lost":
-        log.warning("job.lease_lost", job=claimed.job.id)
+        log.warning("job.lease_lost")
         return
     status = attempt.in_transaction(
         runtime,
         lambda session: _write_end(runtime, session, claimed, ending, outputs),
         heartbeat.lease_is_over,
     )
-    log.info("job.ended", job=claimed.job.id, ending=ending.kind, status=status, reason=ending.reason)
+    code = attempt.code_of(ending) if status == JobStatus.FAILED else NO_CODE
+    log.info("job.ended", ending=ending.kind, status=status, reason=ending.reason, code=code)
+    if status in ENDED:
+        runtime.telemetry.work.jobs_ended.labels(status, code).inc()
     runtime.waker.wake(claimed.job.id)
     if ending.kind == "stopped" and status == JobStatus.QUEUED:
         runtime.doorbell.ring("worker.run_job", claimed.job.id)

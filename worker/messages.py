@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from app.jobs.states import Stage
 
 LINE_BYTES = 32_000_000  # the layer table of a network with 60,000 layers takes about 20 MB
+LogValue = Annotated[str, Field(max_length=1_000)] | int | float | bool | None
 Text = Annotated[str, Field(max_length=4_000)]
 
 
@@ -53,6 +54,16 @@ class SandboxMessage(Message):
     missing: Annotated[list[Text], Field(max_length=10)]
 
 
+class LogMessage(Message):
+    """A line for the worker's log. What it holds is the child's word: it names no field of ours."""
+
+    type: Literal["log"]
+    level: Literal["debug", "info", "warning", "error"]
+    logger: Annotated[str, Field(max_length=100)] = ""
+    event: Text
+    fields: Annotated[dict[str, LogValue], Field(max_length=20)] = {}
+
+
 class ResultMessage(Message):
     type: Literal["result"]
     result: dict[str, Any]
@@ -69,6 +80,7 @@ Said = (
     | MetricMessage
     | WarningMessage
     | SandboxMessage
+    | LogMessage
     | ResultMessage
     | ProblemMessage
 )

@@ -1,6 +1,7 @@
 """The job itself, in its child: ordered stages over one Work, then the result of the REST contract."""
 
 import copy
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,11 +50,14 @@ TRAINING: Final = {
     Stage.FINETUNE: scratch.train,
 }
 
+log = logging.getLogger(__name__)  # reaches the worker's log through child_log
+
 
 def run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
     """All stages of one job. Raises Problem or MethodError, the latter with public layer names."""
     teller = _Teller(report)
     work = open_work(task, folder)
+    log.info("work.opened", extra={"fields": _about(work)})
     for notice in work.images.warnings if work.images is not None else ():
         report(warning(notice["code"], notice["detail"]))
     try:
@@ -66,6 +70,19 @@ def run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
     for code, detail in missed.warnings:
         report(warning(code, detail))
     return result(work, teller.spent, missed)
+
+
+def _about(work: Work) -> dict[str, Any]:
+    images = work.images
+    return {
+        "kind": work.options.kind,
+        "target": work.options.compression.target.kind,
+        "epochs": work.options.training.epochs,
+        "device": str(work.device),
+        "threads": work.threads,
+        "train_images": 0 if images is None else len(images.train_x),
+        "test_images": 0 if images is None else len(images.test_x),
+    }
 
 
 def _run_stages(work: Work, teller: "_Teller") -> None:

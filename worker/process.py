@@ -52,6 +52,7 @@ class Child:
                 start_new_session=True,
             )
         self._over = False
+        self.logged = 0  # lines that it has asked into the log
         self.spoke = False  # whether the last look brought anything
         self._partial = bytearray()
         self.stderr_tail = bytearray()
@@ -131,13 +132,13 @@ class Child:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self.process.wait()
-        self._drain()
+        self.listen_to_the_end()
         self._selector.close()
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
 
-    def _drain(self) -> None:
+    def listen_to_the_end(self) -> None:
         """Take the last words from standard error, for the log."""
         if self.process.stderr in self._open():
             with contextlib.suppress(OSError, ValueError):

@@ -38,6 +38,7 @@ class JobReporter:
         self._waiting: list[Said] = []
         self._warnings: list[dict[str, Any]] = []
         self._stage: str | None = None
+        self._running: tuple[str, float] | None = None  # the stage at work and when it was said to begin
         self._points = 0
         self._events = 0
         self._flushed = self._progress_at = -PROGRESS_SILENCE_SECONDS
@@ -45,9 +46,23 @@ class JobReporter:
         self._urgent = False
 
     def take(self, said: Said) -> None:
+        if isinstance(said, StageMessage):
+            self.finish_stage()
+            self._running = (said.stage.value, time.monotonic())
+            log.info("stage.started", stage=said.stage.value)
         if len(self._waiting) < MOST_WAITING:
             self._waiting.append(said)
             self._urgent = self._urgent or isinstance(said, StageMessage)
+
+    def finish_stage(self) -> None:
+        """The stage at work has come to its end: the next one begins, or the result is there."""
+        if self._running is None:
+            return
+        stage, began = self._running
+        self._running = None
+        seconds = time.monotonic() - began
+        self._runtime.telemetry.work.stage_seconds.labels(stage).observe(seconds)
+        log.info("stage.finished", stage=stage, seconds=round(seconds, 3))
 
     def flush(self) -> None:
         now = time.monotonic()
@@ -63,7 +78,7 @@ class JobReporter:
                 self._write(session, self._runtime.clock.now())
         except SQLAlchemyError as error:
             self._stage, self._warnings, self._points, self._events = kept
-            log.warning("report.delayed", job=self._job_id, error=type(error).__name__)
+            log.warning("report.delayed", job_id=self._job_id, error=type(error).__name__)
             return
         self._waiting.clear()
         self._urgent = False

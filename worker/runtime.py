@@ -5,13 +5,14 @@ import secrets
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from threading import Event
 
 import psutil
 import structlog
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock, SystemClock
@@ -24,6 +25,7 @@ from app.jobs.reaper import Waker
 from app.storage.store import Store, open_store
 from worker.sandbox import other_uid
 from worker.scratch import make_root
+from worker.telemetry import Telemetry
 
 CHILD = (sys.executable, "-P", "-m", "worker.child")  # -P: nothing is imported from the scratch folder
 
@@ -40,6 +42,7 @@ class Runtime:
     clock: Clock
     stopping: Event
     command: tuple[str, ...] = CHILD
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     @classmethod
     def build(cls, settings: Settings, stopping: Event) -> "Runtime":
@@ -54,6 +57,11 @@ class Runtime:
             clock=SystemClock(),
             stopping=stopping,
         )
+
+    @property
+    def engine(self) -> Engine:
+        engine: Engine = self.sessions.kw["bind"]
+        return engine
 
     @property
     def retries(self) -> Retries:

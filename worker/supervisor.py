@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from threading import Event
 from typing import Any, Final, Literal, Protocol
 
@@ -10,11 +11,20 @@ import structlog
 
 from app.core.errors import OutOfMemory, Problem, TimeLimit, problem_from
 from worker.heartbeat import Heartbeat
-from worker.messages import NotAMessage, ProblemMessage, ResultMessage, Said, SandboxMessage, parse
+from worker.messages import (
+    LogMessage,
+    NotAMessage,
+    ProblemMessage,
+    ResultMessage,
+    Said,
+    SandboxMessage,
+    parse,
+)
 from worker.process import Child, TooMuchSaid
 from worker.quota import Quota
 
 TICK_SECONDS: Final = 0.2
+MOST_LINES: Final = 1_000  # of one child in the worker's log
 EXIT_SECONDS: Final = 10.0  # from the last line to the end of the process
 
 log = structlog.get_logger(__name__)
@@ -76,13 +86,46 @@ def _listen(child: Child, reporter: Reporter, watch: Watch) -> Ending | None:
             child.wait(EXIT_SECONDS)
             return Ending("result", said.result)
         if isinstance(said, ProblemMessage):
-            return Ending("problem", problem_from(said.problem).document())
+            return _failed(child, problem_from(said.problem))
         if isinstance(said, SandboxMessage):
             watch.on_sandbox(said)
+        elif isinstance(said, LogMessage):
+            _pass_on(child, said)
         else:
             reporter.take(said)
     # The pipe of a child that is gone stays open when something that it started still holds it.
     return _lost(child, watch) if child.closed or (was_over and not child.spoke) else None
+
+
+def _pass_on(child: Child, said: LogMessage) -> None:
+    """A child's line, in the log with the ids of its task. Only so many: a stranger's file may be talking."""
+    child.logged += 1
+    if child.logged > MOST_LINES:
+        return
+    logger: Any = log.bind(child_pid=child.process.pid)
+    getattr(logger, said.level)(
+        "child.said", said=_printable(said.event), by=_printable(said.logger), fields=said.fields
+    )
+    if child.logged == MOST_LINES:
+        logger.warning("child.said_too_much", lines=MOST_LINES)
+
+
+def _failed(child: Child, problem: Problem) -> Ending:
+    """A refusal says all there is to say; an error of ours is for the log, with the traceback it printed."""
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        child.wait(EXIT_SECONDS)
+        child.listen_to_the_end()
+        log.error("child.failed", code=problem.code, detail=problem.detail, stderr=_tail(child))
+    return Ending("problem", problem.document())
+
+
+def _tail(child: Child) -> str:
+    return _printable(child.stderr_tail.decode("utf-8", "replace"))
+
+
+def _printable(text: str) -> str:
+    """Without what would move a terminal's cursor or begin a line that looks like one of ours."""
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
 def _lost(child: Child, watch: Watch) -> Ending:
@@ -93,8 +136,7 @@ def _lost(child: Child, watch: Watch) -> Ending:
         return Ending("problem", out_of_memory(child.ending()).document())
     if child.ran_out_of_time:
         return Ending("problem", _time_limit(watch.seconds).document())
-    tail = child.stderr_tail.decode("utf-8", "replace")
-    log.warning("child.lost", ending=child.ending(), stderr=tail)
+    log.warning("child.lost", ending=child.ending(), stderr=_tail(child))
     return Ending("lost", reason=child.ending(), crashed=child.crashed)
 
 
@@ -127,7 +169,9 @@ def _listen_stopping(child: Child, reporter: Reporter, watch: Watch) -> Ending |
         said = parse(line)
         if isinstance(said, ResultMessage):
             return Ending("result", said.result)
-        if not isinstance(said, (ProblemMessage, SandboxMessage)):
+        if isinstance(said, LogMessage):
+            _pass_on(child, said)
+        elif not isinstance(said, (ProblemMessage, SandboxMessage)):
             reporter.take(said)
     if watch.heartbeat.status == "cancelling":
         return Ending("cancelled")

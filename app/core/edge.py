@@ -74,6 +74,8 @@ class _Exchange:
         self._started = time.perf_counter()
         self._body_bytes = 0
         self._body_limit = body_limit
+        self._is_stream = False
+        services.metrics.requests_open.inc()
         scope.setdefault("state", {})["request_id"] = self.request_id
 
     async def receive(self) -> Message:
@@ -88,6 +90,7 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
+            self._is_stream = headers.get("content-type", "").startswith("text/event-stream")
             headers["X-Request-ID"] = self.request_id
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
@@ -112,14 +115,18 @@ class _Exchange:
         method, route = self._scope["method"], route_of(self._scope)
         metrics = self._services.metrics
         counted = method if method in _KNOWN_METHODS else "other"  # a stranger can send any word
+        metrics.requests_open.dec()
         metrics.requests.labels(counted, route, str(self.status)).inc()
-        metrics.request_seconds.labels(counted, route).observe(seconds)
+        if not self._is_stream:  # its length says nothing of how quick the service is
+            metrics.request_seconds.labels(counted, route).observe(seconds)
         if self._scope["path"] not in _QUIET:
             log.info(
                 "request",
                 method=method,
                 path=self._scope["path"],
+                route=route,
                 status=self.status,
+                key_id=self._scope["state"].get("key_id"),
                 seconds=round(seconds, 4),
             )
 

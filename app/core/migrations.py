@@ -1,8 +1,10 @@
 """Bringing a database to the tables that this version expects, or back."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 import app
 from alembic import command
@@ -30,3 +32,10 @@ def downgrade(database_url: str, revision: str = "base") -> None:
 def check_no_drift(database_url: str) -> None:
     """Raise if the tables in the code and the migrated database differ."""
     command.check(configuration(database_url))
+
+
+@cache
+def revisions() -> tuple[frozenset[str], str | None]:
+    """All revisions that this version knows, and the last one. Raises CommandError where there are none."""
+    script = ScriptDirectory.from_config(configuration(""))
+    return frozenset(found.revision for found in script.walk_revisions()), script.get_current_head()

@@ -1,11 +1,13 @@
 """The doorbell: sends task names with ids to Celery, after commit or never. No task code is imported."""
 
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import structlog
 from celery import Celery
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
+
+from app.core.logging import cause
 
 TaskName = Literal["worker.inspect_model", "worker.inspect_dataset", "worker.run_job", "worker.plan"]
 
@@ -16,6 +18,8 @@ QUEUE_OF: dict[TaskName, Literal["quick", "jobs"]] = {
     "worker.plan": "quick",
     "worker.run_job": "jobs",
 }
+
+CAUSE_HEADER: Final = "request_id"  # for the logs alone: which request a task goes back to
 
 # Measured: refused 0.1 s, a hung broker 1.0 s. `retry=False` is slower (up to 6 s), and kombu's own waits
 # without socket timeouts are endless.
@@ -49,7 +53,12 @@ class CeleryDoorbell:
     def ring(self, task: TaskName, resource_id: str) -> bool:
         try:
             self._celery.send_task(
-                task, args=[resource_id], queue=QUEUE_OF[task], retry=True, retry_policy=_RETRY_POLICY
+                task,
+                args=[resource_id],
+                queue=QUEUE_OF[task],
+                headers={CAUSE_HEADER: cause()},
+                retry=True,
+                retry_policy=_RETRY_POLICY,
             )
         except (KombuError, OperationalError, RedisError, OSError) as error:
             log.warning("doorbell.failed", task=task, resource_id=resource_id, error=str(error))

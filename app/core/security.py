@@ -90,6 +90,7 @@ def current_owner(request: Request) -> Caller:
     with services.sessions() as session:
         caller = _identify(request, services, session)
         session.commit()
+    request.state.key_id = caller.key_id  # for the log's line
     if caller.by_session:
         refuse_cross_site(request)
     _count(request, services, caller)
@@ -191,6 +192,19 @@ def holding(caller: Caller, scope: Scope) -> Caller:
     return caller
 
 
+def scraper(
+    request: Request,
+    _header: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=["read"])] = None,
+    _session: Annotated[str | None, Security(_cookie, scopes=["read"])] = None,
+) -> None:
+    """Dependency of the metrics: a key that may read, or the token of the setting, without a database:
+    figures are wanted most when that is away."""
+    token = get_services(request).settings.metrics_token
+    given = request.headers.get("authorization", "").encode("utf-8", "surrogateescape")
+    if token is None or not hmac.compare_digest(f"Bearer {token.get_secret_value()}".encode(), given):
+        holding(current_owner(request), "read")
+
+
 def _open() -> None:
     """Asks nothing of the caller."""
 
@@ -199,6 +213,7 @@ OPEN: Final = Depends(_open)  # for routes that show nothing of anybody: health,
 # What a route declares by its dependency; app/api/access.py reads it, and a test wants one on every route.
 DECLARATIONS: Final[Mapping[Any, Scope | None]] = {
     _open: None,
+    scraper: "read",
     **{require(scope): scope for scope in ALL_SCOPES},
 }
 Reader = Annotated[Caller, Depends(require("read"))]

@@ -53,6 +53,12 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "json", description="How log events are written to stderr."
     )
+    metrics_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="A scraper's own token for `/metrics`, beside API keys with the scope `read`; it works "
+        "while the database is away.",
+    )
     sse_seconds: float = Field(
         600,
         ge=1,
@@ -102,7 +108,10 @@ class Settings(BaseSettings):
     )
     job_bytes: int = Field(0, ge=0, description="Address space of a job's child on CPU; 0 = no limit.")
     disk_reserve_bytes: int = Field(
-        1_000 * MEGABYTE, ge=0, description="Work that leaves less of its disk free than this is ended."
+        1_000 * MEGABYTE,
+        ge=0,
+        description="Work that leaves less of its disk free than this is ended, and a web process with less "
+        "says at `/readyz` that it is not ready.",
     )
     sandbox_readable: str = Field(
         "",

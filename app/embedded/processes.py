@@ -101,7 +101,7 @@ class Worker:
         self._started = time.monotonic()
         self.process = children.spawn(
             [
-                *[sys.executable, "-m", "celery", "-A", "worker.celery", "worker"],
+                *[sys.executable, "-m", "celery", "-q", "-A", "worker.celery", "worker"],
                 *["-P", "solo", "-Q", self.queue, "-n", self.node, "--prefetch-multiplier", "1"],
                 *["--without-gossip", "--without-mingle", "--loglevel", "INFO"],
             ],

@@ -1,34 +1,67 @@
-"""The number of jobs in each status, read from the database when the metrics are."""
+"""How much work waits and how long already, read from the database when the metrics are asked for."""
 
-from prometheus_client.metrics_core import GaugeMetricFamily
-from prometheus_client.registry import Collector
-from sqlalchemy import func, select
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from sqlalchemy import ColumnElement, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.clock import Clock
+from app.datasets.tables import Dataset
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
+from app.models.tables import Model
+
+# What waits in which queue: the rows are the truth, a message in the broker is only a ring.
+_WAITING: Final[tuple[tuple[str, str, Any, ColumnElement[bool]], ...]] = (
+    ("jobs", "job", Job, Job.status == JobStatus.QUEUED),
+    ("quick", "model", Model, (Model.status == "inspecting") & Model.lease_owner.is_(None)),
+    ("quick", "dataset", Dataset, (Dataset.status == "inspecting") & Dataset.lease_owner.is_(None)),
+)
+
+log = structlog.get_logger()
 
 
-class JobCollector(Collector):
-    def __init__(self, sessions: sessionmaker[Session]) -> None:
-        self._sessions = sessions
-
-    def describe(self) -> list[GaugeMetricFamily]:
-        return [_jobs_family({})]  # so that registering asks no database
-
-    def collect(self) -> list[GaugeMetricFamily]:
-        statement = select(Job.status, func.count().label("number")).group_by(Job.status)
-        try:
-            with self._sessions() as session:
-                counts = {row.status: row.number for row in session.execute(statement)}
-        except SQLAlchemyError:
-            return []  # the process's own figures matter most when the database is away
-        return [_jobs_family(counts)]
+def families(sessions: sessionmaker[Session], clock: Clock) -> Iterable[Metric]:
+    """Nothing when the database is away: the process's own figures matter most then."""
+    try:
+        with sessions() as session:
+            return [_jobs(session), *_queues(session, clock.now()), _size(session)]
+    except SQLAlchemyError as error:
+        log.warning("metrics.without_database", error=type(error).__name__)
+        return []
 
 
-def _jobs_family(counts: dict[str, int]) -> GaugeMetricFamily:
+def _jobs(session: Session) -> Metric:
     family = GaugeMetricFamily("basisconv_jobs", "Jobs in each status.", labels=["status"])
+    statement = select(Job.status, func.count().label("number")).group_by(Job.status)
+    counts = {row.status: row.number for row in session.execute(statement)}
     for status in JobStatus:
         family.add_metric([status.value], counts.get(status.value, 0))
+    return family
+
+
+def _queues(session: Session, now: datetime) -> list[Metric]:
+    length = GaugeMetricFamily(
+        "basisconv_queue_length", "Work that waits for a worker.", labels=["queue", "work"]
+    )
+    age = GaugeMetricFamily(
+        "basisconv_queue_oldest_seconds",
+        "Since the oldest of it was accepted; 0 when nothing waits.",
+        labels=["queue", "work"],
+    )
+    for queue, work, table, waits in _WAITING:
+        number, oldest = session.execute(select(func.count(), func.min(table.created_at)).where(waits)).one()
+        length.add_metric([queue, work], number)
+        age.add_metric([queue, work], 0.0 if oldest is None else max((now - oldest).total_seconds(), 0.0))
+    return [length, age]
+
+
+def _size(session: Session) -> Metric:
+    family = GaugeMetricFamily("basisconv_database_bytes", "What the database takes on its disk.")
+    family.add_metric([], session.scalar(text("SELECT pg_database_size(current_database())")) or 0)
     return family

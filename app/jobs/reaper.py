@@ -13,6 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
+from app.core.errors import WorkerLost
+from app.core.metrics import NO_CODE, WorkMetrics
 from app.core.queue import Doorbell, TaskName
 from app.core.settings import Settings
 from app.datasets.tables import Dataset
@@ -48,12 +50,14 @@ class Reaper:
         clock: Clock,
         settings: Settings,
         waker: Waker | None = None,
+        metrics: WorkMetrics | None = None,
     ) -> None:
         self._sessions = sessions
         self._doorbell = doorbell
         self._clock = clock
         self._settings = settings
         self._waker = waker
+        self._metrics = metrics or WorkMetrics()
         self._retries = leases.Retries(settings.max_attempts, settings.retry_seconds)
 
     def run(self, stop: Event) -> None:
@@ -86,15 +90,29 @@ class Reaper:
             for job_id, owner in _expired(session, Job, leases.ACTIVE, now):
                 outcomes[job_id] = leases.lose_job(session, job_id, owner, self._retries, SILENT, now)
         for job_id, status in outcomes.items():
-            log.warning("reaper.job_handed_on", job=job_id, status=status)
+            log.warning("reaper.job_handed_on", job_id=job_id, status=status)
+            self._metrics.lease_expired("job", status)
+            if status == JobStatus.FAILED:
+                self._metrics.jobs_ended.labels(status, WorkerLost.code).inc()
+            elif status == JobStatus.CANCELLED:
+                self._metrics.jobs_ended.labels(status, NO_CODE).inc()
             if self._waker is not None:
                 self._waker.wake(job_id)
 
     def _hand_on_inspections(self, table: leases.Inspected, now: datetime) -> None:
+        outcomes: dict[str, str | None] = {}
         with self._sessions.begin() as session:
             for resource_id, owner in _expired(session, table, ("inspecting",), now):
-                leases.lose_inspection(session, table, resource_id, owner, self._retries, SILENT, now)
-                log.warning("reaper.inspection_handed_on", resource=resource_id)
+                status = leases.lose_inspection(
+                    session, table, resource_id, owner, self._retries, SILENT, now
+                )
+                outcomes[resource_id] = status
+        work = table.__tablename__.removesuffix("s")
+        for resource_id, status in outcomes.items():
+            log.warning("reaper.inspection_handed_on", resource_id=resource_id, status=status)
+            self._metrics.lease_expired(work, status)
+            if status == "rejected":
+                self._metrics.inspections_ended.labels(work, status, WorkerLost.code).inc()
 
     def _ring_jobs(self, now: datetime) -> None:
         waiting = Job.status == JobStatus.QUEUED
@@ -125,7 +143,7 @@ class Reaper:
                 return  # the broker is away; the next round tries again
             with self._sessions.begin() as session:
                 session.execute(update(table).where(table.id == resource_id).values(rung_at=now))
-            log.info("reaper.rung", task=task, resource=resource_id)
+            log.info("reaper.rung", task=task, resource_id=resource_id)
 
 
 def _expired(

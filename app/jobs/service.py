@@ -1,10 +1,12 @@
 """What can be done with jobs."""
 
+import structlog
 from sqlalchemy import select
 
 from app.artifacts.tables import Artifact
 from app.core.errors import InvalidState, NotFound
 from app.core.ids import new_id
+from app.core.metrics import NO_CODE
 from app.core.security import Caller
 from app.core.unit import Services, Unit
 from app.datasets import service as datasets
@@ -15,6 +17,8 @@ from app.jobs.tables import Job
 from app.keys import quotas
 from app.models import service as models
 from app.storage.references import release_objects
+
+log = structlog.get_logger()
 
 
 def create(unit: Unit, caller: Caller, request: JobCreate) -> Job:
@@ -43,6 +47,7 @@ def create(unit: Unit, caller: Caller, request: JobCreate) -> Job:
     )
     unit.session.add(job)
     unit.session.flush()
+    log.info("job.created", job_id=job.id, kind=job.kind, model_id=model.id, dataset_id=job.dataset_id)
     events.append(unit.session, job.id, "progress", None, "Waiting for a worker", {}, unit.now)
     unit.ring("worker.run_job", job)
     return job
@@ -60,6 +65,8 @@ def cancel(unit: Unit, services: Services, caller: Caller, job_id: str) -> Job:
     job = get(unit, caller, job_id)
     if repository.cancel_queued(unit.session, job.id, unit.now):
         leases.append_done(unit.session, job.id, JobStatus.CANCELLED, None, unit.now)
+        ended = services.metrics.work.jobs_ended.labels(JobStatus.CANCELLED, NO_CODE)
+        unit.after_commit(ended.inc)
     elif not repository.ask_to_cancel(unit.session, job.id):
         unit.session.refresh(job)
         if job.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):

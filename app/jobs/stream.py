@@ -1,6 +1,7 @@
 """A job's events as they happen: rows after the last one seen, then a wait for the bus, then rows again."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ async def follow(services: Services, job_id: str, seq: int) -> AsyncIterator[byt
     """Server-sent events after number `seq`; ends after `done`, or after `settings.sse_seconds`."""
     deadline = time.monotonic() + services.settings.sse_seconds
     services.metrics.streams_opened.inc()
-    async with services.listener.watch(job_id) as bell:
+    async with services.listener.watch(job_id) as bell, _counted(services):
         yield format_sse_event(retry=_RETRY_MILLISECONDS)
         written = time.monotonic()
         while (left := deadline - time.monotonic()) > 0:
@@ -55,6 +56,15 @@ async def follow(services: Services, job_id: str, seq: int) -> AsyncIterator[byt
                 written = time.monotonic()
             if len(look.events) < _BATCH:
                 await _wait(bell, min(_POLL_SECONDS, left))
+
+
+@contextlib.asynccontextmanager
+async def _counted(services: Services) -> AsyncIterator[None]:
+    services.metrics.streams_open.inc()
+    try:
+        yield
+    finally:
+        services.metrics.streams_open.dec()
 
 
 def _look(services: Services, job_id: str, seq: int) -> _Look:

@@ -87,12 +87,18 @@ def test_a_database_that_is_away_is_503(cut_off: TestClient) -> None:
 def test_readyz_names_what_is_away_and_livez_does_not_care(cut_off: TestClient) -> None:
     ready = cut_off.get("/readyz")
     assert ready.status_code == 503
-    assert ready.json() == {
+    told = ready.json()
+    states = {name: told[name] for name in ("status", "database", "migrations", "broker", "storage", "disk")}
+    assert states == {
         "status": "unavailable",
         "database": "unavailable",
+        "migrations": "unknown",
         "broker": "unavailable",
         "storage": "ok",
+        "disk": "ok",
     }
+    assert [trouble["check"] for trouble in told["troubles"]] == ["database", "broker"]
+    assert "127.0.0.1" not in ready.text  # anybody may ask
     assert cut_off.get("/livez").json() == {"status": "ok"}
 
 
