@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.api import health, readiness
 from app.api.document import install_document
-from app.api.router import STREAMED, router
+from app.api.router import is_streamed, router
 from app.core.board import Board
 from app.core.board import families as worker_families
 from app.core.clock import Clock, SystemClock
@@ -30,6 +30,9 @@ from app.core.unit import Services
 from app.jobs.gauge import families as work_families
 from app.jobs.reaper import Reaper
 from app.storage.store import Store, open_store
+from app.uploads.endpoints import PATH as UPLOADS
+from app.uploads.headers import TusHeaders
+from app.uploads.sweeper import Sweeper
 from app.web import pages
 from app.web.rendering import STATIC
 
@@ -83,13 +86,14 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     install_handlers(app)
     install_document(app)
     _show_figures(services, app.state.readiness)
-    app.add_middleware(Edge, services=services, streamed=STREAMED)
+    app.add_middleware(TusHeaders, prefix=UPLOADS)
+    app.add_middleware(Edge, services=services, is_streamed=is_streamed)
     return app
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The bus and the reaper live as long as the process serves."""
+    """The bus, the reaper and the sweeper live as long as the process serves."""
     services: Services = app.state.services
     await run_in_threadpool(_sweep_staging, services)
     stop = threading.Event()
@@ -101,8 +105,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.publisher,
         services.metrics.work,
     )
-    thread = threading.Thread(target=reaper.run, args=(stop,), name="reaper", daemon=True)
-    thread.start()
+    sweeper = Sweeper(services.sessions, services.store, services.clock, services.settings)
+    threads = [
+        threading.Thread(target=runner.run, args=(stop,), name=name, daemon=True)
+        for name, runner in (("reaper", reaper), ("sweeper", sweeper))
+    ]
+    for thread in threads:
+        thread.start()
     vitals = asyncio.create_task(_look_at_process(services))
     try:
         async with services.listener.running():
@@ -111,7 +120,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         vitals.cancel()
         app.state.readiness.close()
         stop.set()
-        await run_in_threadpool(thread.join, 5)
+        for thread in threads:
+            await run_in_threadpool(thread.join, 5)
         services.publisher.close()
         services.engine.dispose()
 

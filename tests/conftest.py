@@ -18,6 +18,7 @@ from app.core.db import make_engine, make_sessions
 from app.core.settings import Settings
 from app.embedded.children import wait_ready
 from app.embedded.processes import Worker
+from tests.support.s3 import S3Server
 from tests.support.servers import OwnedServers, Servers
 from tests.support.service import Service, running_service
 
@@ -93,6 +94,26 @@ def broker_url(servers: Servers, process_number: int) -> Iterator[str]:
 def settings(engine: Engine, broker_url: str, database_url: str, tmp_path: Path) -> Settings:
     """Settings on the real servers, with short waits and a var folder of the test's own."""
     return make_settings(database_url, broker_url, tmp_path / "var")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3-compatible server for this test process."""
+    server = S3Server(tmp_path_factory.mktemp("s3") / "log")
+    server.start()
+    try:
+        wait_ready(server)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket, reachable for this test and for the processes that it starts."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.new_bucket()
 
 
 @pytest.fixture

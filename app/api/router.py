@@ -8,11 +8,14 @@ from app.datasets import endpoints as datasets
 from app.jobs import endpoints as jobs
 from app.keys import endpoints as keys
 from app.models import endpoints as models
+from app.uploads import endpoints as uploads
 
 router = APIRouter()
-for part in (health, models, datasets, jobs, artifacts, keys):
+for part in (health, uploads, models, datasets, jobs, artifacts, keys):
     router.include_router(part.router)
 router.include_router(keys.usage_router)
 
-# Bodies that endpoints stream themselves, under limits of their own.
-STREAMED = frozenset({"/v1/models", "/v1/datasets"})
+
+def is_streamed(path: str) -> bool:
+    """Whether the endpoint at this address streams its body itself, under limits of its own."""
+    return path in {"/v1/models", "/v1/datasets"} or path.startswith(uploads.PATH)

@@ -71,6 +71,26 @@ class UploadTooLarge(Problem):
     code, status, title = "upload_too_large", 413, "The file is over the limit"
 
 
+class OffsetMismatch(Problem):
+    code, status, title = "offset_mismatch", 409, "The upload goes on from another byte"
+
+
+class UploadLocked(Problem):
+    code, status, title = "upload_locked", 423, "Another request is writing to this upload"
+
+
+class ChecksumMismatch(Problem):
+    code, status, title = "checksum_mismatch", 460, "The bytes that came are not the ones that were sent"
+
+
+class UnsupportedTusVersion(Problem):
+    code, status, title = "unsupported_tus_version", 412, "This version of tus is not spoken here"
+
+
+class UnsupportedMediaType(Problem):
+    code, status, title = "unsupported_media_type", 415, "The body is of another type"
+
+
 class RangeNotSatisfiable(Problem):
     code, status, title = "range_not_satisfiable", 416, "The file has no such part"
 

@@ -55,9 +55,24 @@ def answer_once(
         made = make()
         _record(unit, owner_id, key, route).response = made.model_dump_json()
         return made
+    return _again(earlier, digest)
+
+
+def earlier_answer(unit: Unit, owner_id: str, key: str | None, route: str, body: Any) -> Response | None:
+    """The answer that this key got before, if any: for requests that can be made only once, as what they use
+    is gone afterwards. Raises IdempotencyConflict as `answer_once` does."""
+    if key is None:
+        return None
+    earlier = unit.session.get(IdempotencyRecord, (owner_id, key, route))
+    if earlier is None or earlier.created_at < unit.now - KEPT:
+        return None
+    return _again(earlier, fingerprint(body))
+
+
+def _again(earlier: IdempotencyRecord, digest: str) -> Response:
     if earlier.body_sha256 != digest:
         raise IdempotencyConflict(
-            f"The Idempotency-Key {key!r} was used for {route} with another body.",
+            f"The Idempotency-Key {earlier.key!r} was used for {earlier.route} with another body.",
             hint="Use a new key for a new request.",
         )
     return Response(

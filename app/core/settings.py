@@ -69,6 +69,12 @@ class Settings(BaseSettings):
     # Limits
     max_model_bytes: int = Field(500 * MEGABYTE, ge=1, description="Largest uploaded network, in bytes.")
     max_dataset_bytes: int = Field(5_000 * MEGABYTE, ge=1, description="Largest uploaded data set, in bytes.")
+    upload_seconds: float = Field(
+        86_400,
+        ge=60,
+        le=2_592_000,
+        description="A resumable upload that nobody continues or uses is deleted after so long, in seconds.",
+    )
     max_json_bytes: int = Field(2 * MEGABYTE, ge=1_000, description="Largest JSON request body, in bytes.")
     max_dataset_images: int = Field(2_000_000, ge=1, description="Most images in one data set.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Largest single image, in pixels.")

@@ -20,6 +20,7 @@ from app.core.queue import Doorbell, TaskName
 from app.core.rate import Meter
 from app.core.settings import Settings
 from app.storage.store import Store
+from app.uploads.digests import RunningDigests
 
 log = structlog.get_logger()
 
@@ -38,6 +39,7 @@ class Services:
     metrics: Metrics
     meter: Meter
     clock: Clock
+    digests: RunningDigests = field(default_factory=RunningDigests)
 
 
 @dataclass

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.core.errors import (
+    ChecksumMismatch,
     IdempotencyConflict,
     InvalidState,
     NotFound,
@@ -14,44 +15,45 @@ from app.core.errors import (
     UnsupportedFormat,
     UploadTooLarge,
 )
-from app.core.idempotency import IdempotencyKey, answer_once
+from app.core.idempotency import IdempotencyKey, answer_once, earlier_answer
 from app.core.pagination import Listing, PageQuery, listing, page_query
 from app.core.problems import raises
 from app.core.security import Caller, Reader, Writer
 from app.core.unit import Services, ServicesOf, UnitOfWork, transaction
 from app.datasets import repository, service
-from app.datasets.schemas import ClassMap, DatasetOut, show_dataset
+from app.datasets.schemas import (
+    ClassMap,
+    DatasetFromUpload,
+    DatasetOut,
+    DatasetWishes,
+    show_dataset,
+)
+from app.datasets.sniff import sniff
+from app.uploads import service as uploads
+from app.uploads.body import form_or_upload, is_json, read_json
 from app.uploads.fields import json_field, parse_field, text_field
 from app.uploads.multipart import Upload, receive_upload
 from app.uploads.room import room_for_upload
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+_ROUTE: Final = "POST /v1/datasets"
 _FIELDS: Final = frozenset({"name", "classes"})
 _FORM: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": ".npz with x and y, or zip or tar of class folders",
-                        },
-                        "name": {"type": "string", "maxLength": 200},
-                        "classes": {
-                            "type": "string",
-                            "contentMediaType": "application/json",
-                            "description": '{"folder name": index}; left out: folders in sorted order',
-                        },
-                    },
-                }
-            }
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {
+            "type": "string",
+            "format": "binary",
+            "description": ".npz with x and y, or zip or tar of class folders",
         },
-    }
+        "name": {"type": "string", "maxLength": 200},
+        "classes": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": '{"folder name": index}; left out: folders in sorted order',
+        },
+    },
 }
 
 
@@ -59,38 +61,69 @@ _FORM: Final = {
     "",
     status_code=201,
     response_model=DatasetOut,
-    openapi_extra=_FORM,
+    openapi_extra=form_or_upload(_FORM, DatasetFromUpload),
     responses=raises(
-        UploadTooLarge, UnsupportedFormat, UnsafeSerialization, IdempotencyConflict, QuotaExceeded
+        NotFound,
+        InvalidState,
+        UploadTooLarge,
+        UnsupportedFormat,
+        UnsafeSerialization,
+        IdempotencyConflict,
+        QuotaExceeded,
+        ChecksumMismatch,
     ),
 )
 async def create_dataset(
     request: Request, services: ServicesOf, caller: Writer, idempotency_key: IdempotencyKey = None
 ) -> Any:
-    """Upload a data set. It is `inspecting` at first, then `ready` or `rejected`."""
-    most = services.settings.max_dataset_bytes
-    async with room_for_upload(services, caller, request, most) as room:
-        upload = await receive_upload(request, services.store, room.limit, _FIELDS)
-    return await run_in_threadpool(_create, services, caller, upload, idempotency_key)
+    """Upload a data set, or name a complete upload of /v1/uploads. It is `inspecting` at first, then `ready`
+    or `rejected`."""
+    settings = services.settings
+    if is_json(request):
+        asked = await read_json(request, DatasetFromUpload, settings.max_json_bytes)
+        return await run_in_threadpool(_create_from_upload, services, caller, asked, idempotency_key)
+    async with room_for_upload(services, caller, request, settings.max_dataset_bytes) as room:
+        upload = await receive_upload(request, services.store, room.limit, _FIELDS, sniff)
+    return await run_in_threadpool(_create_from_form, services, caller, upload, idempotency_key)
 
 
-def _create(services: Services, caller: Caller, upload: Upload, key: str | None) -> Any:
+def _create_from_form(services: Services, caller: Caller, upload: Upload, key: str | None) -> Any:
     try:
         given = json_field(upload, "classes")
-        classes = None if given is None else parse_field("classes", given, ClassMap).root
-        name = text_field(upload, "name")
-        asked = [upload.staged.sha256, upload.filename, name, classes]
-        with transaction(services) as unit:
-
-            def make() -> DatasetOut:
-                dataset = service.create(
-                    unit, services.store, caller, upload, name=name, requested_classes=classes
-                )
-                return show_dataset(dataset)
-
-            answer = answer_once(unit, caller.owner_id, key, "POST /v1/datasets", asked, make)
+        wishes = DatasetWishes(
+            name=text_field(upload, "name"),
+            classes=None if given is None else parse_field("classes", given, ClassMap),
+        )
+        said = [upload.staged.sha256, upload.filename, wishes.model_dump(mode="json")]
+        return _create(services, caller, upload, wishes, key, said)
     finally:
         services.store.discard(upload.staged)  # nothing is left to discard once it was kept
+
+
+def _create_from_upload(services: Services, caller: Caller, asked: DatasetFromUpload, key: str | None) -> Any:
+    said = asked.model_dump(mode="json")
+    with transaction(services) as unit:  # the upload of an earlier request with this key is gone
+        earlier = earlier_answer(unit, caller.owner_id, key, _ROUTE, said)
+    if earlier is not None:
+        return earlier
+    with uploads.taken(services, caller, asked.upload, kind="dataset", sha256=asked.sha256) as upload:
+        return _create(services, caller, upload, asked, key, said)
+
+
+def _create(
+    services: Services, caller: Caller, upload: Upload, wishes: DatasetWishes, key: str | None, said: Any
+) -> Any:
+    classes = None if wishes.classes is None else wishes.classes.root
+    with transaction(services) as unit:
+
+        def make() -> DatasetOut:
+            uploads.consume(unit, services, upload)
+            dataset = service.create(
+                unit, services.store, caller, upload, name=wishes.name, requested_classes=classes
+            )
+            return show_dataset(dataset)
+
+        answer = answer_once(unit, caller.owner_id, key, _ROUTE, said, make)
     services.metrics.upload_bytes.labels("dataset").inc(upload.staged.bytes)
     return answer
 

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, RootModel
+from pydantic import BaseModel, Field, RootModel
 
-from app.core.schemas import Moment, ProblemDocument, Shown
+from app.core.schemas import Moment, Name, ProblemDocument, Shown
 from app.datasets.tables import Dataset
+from app.uploads.body import FromUpload
 
 ClassIndex = Annotated[int, Field(ge=0, lt=1_000_000)]
 FolderName = Annotated[str, Field(min_length=1, max_length=255)]
@@ -13,6 +14,19 @@ FolderName = Annotated[str, Field(min_length=1, max_length=255)]
 
 class ClassMap(RootModel[Annotated[dict[FolderName, ClassIndex], Field(max_length=100_000)]]):
     """The form field `classes`: which output each folder stands for."""
+
+
+class DatasetWishes(BaseModel):
+    """What an uploader may say of a data set beside its file."""
+
+    name: Name | None = None
+    classes: ClassMap | None = Field(
+        None, description='{"folder name": index}; left out: folders in sorted order.'
+    )
+
+
+class DatasetFromUpload(FromUpload, DatasetWishes):
+    """A resumable upload as a data set."""
 
 
 class ExampleCounts(Shown):

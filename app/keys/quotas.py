@@ -18,6 +18,7 @@ from app.jobs.states import ENDED
 from app.jobs.tables import Job
 from app.keys.tables import Reservation
 from app.models.tables import Model
+from app.uploads.tables import Resumable
 
 _OWNERS: Final = 0x4F776E  # "Own": keeps these locks apart from those of objects
 _RETRY_JOBS: Final = "30"  # seconds; a job ends every few minutes
@@ -31,7 +32,8 @@ def lock_owner(session: Session, owner_id: str) -> None:
 
 
 def stored_bytes(session: Session, owner_id: str, now: datetime) -> int:
-    """Bytes of the owner's objects, each once however many rows name it, and of uploads on their way."""
+    """Bytes of the owner's objects, each once however many rows name it, and of uploads on their way: all
+    that was announced of those that come in several requests."""
     named: list[Any] = [
         select(column, func.coalesce(size, 0).label("bytes")).where(table.owner_id == owner_id)
         for table, column, size in (
@@ -49,7 +51,10 @@ def stored_bytes(session: Session, owner_id: str, now: datetime) -> int:
             Reservation.owner_id == owner_id, Reservation.expires_at > now
         )
     )
-    return int(kept or 0) + int(coming or 0)
+    resting = session.scalar(
+        select(func.sum(Resumable.length)).where(Resumable.owner_id == owner_id, Resumable.expires_at > now)
+    )
+    return int(kept or 0) + int(coming or 0) + int(resting or 0)
 
 
 def active_jobs(session: Session, owner_id: str) -> int:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.core.errors import (
+    ChecksumMismatch,
     IdempotencyConflict,
     InvalidState,
     NotFound,
@@ -14,41 +15,43 @@ from app.core.errors import (
     UnsupportedFormat,
     UploadTooLarge,
 )
-from app.core.idempotency import IdempotencyKey, answer_once
+from app.core.idempotency import IdempotencyKey, answer_once, earlier_answer
 from app.core.pagination import Listing, PageQuery, listing, page_query
 from app.core.problems import raises
 from app.core.security import Caller, Reader, Writer
 from app.core.unit import Services, ServicesOf, UnitOfWork, transaction
 from app.models import repository, service
-from app.models.schemas import InputRequest, LayerOut, ModelOut, show_model
+from app.models.schemas import (
+    InputRequest,
+    LayerOut,
+    ModelFromUpload,
+    ModelOut,
+    ModelWishes,
+    show_model,
+)
+from app.models.sniff import sniff
+from app.uploads import service as uploads
+from app.uploads.body import form_or_upload, is_json, read_json
 from app.uploads.fields import json_field, parse_field, text_field
 from app.uploads.multipart import Upload, receive_upload
 from app.uploads.room import room_for_upload
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+_ROUTE: Final = "POST /v1/models"
 _FIELDS: Final = frozenset({"name", "input", "architecture"})
 _FORM: Final = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary", "description": "ONNX or .pt2"},
-                        "name": {"type": "string", "maxLength": 200},
-                        "input": {
-                            "type": "string",
-                            "contentMediaType": "application/json",
-                            "description": "How pixels become the input: shape, scale, mean, std, resize …",
-                        },
-                        "architecture": {"type": "string", "maxLength": 200},
-                    },
-                }
-            }
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "format": "binary", "description": "ONNX or .pt2"},
+        "name": {"type": "string", "maxLength": 200},
+        "input": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "How pixels become the input: shape, scale, mean, std, resize …",
         },
-    }
+        "architecture": {"type": "string", "maxLength": 200},
+    },
 }
 
 
@@ -56,44 +59,75 @@ _FORM: Final = {
     "",
     status_code=201,
     response_model=ModelOut,
-    openapi_extra=_FORM,
+    openapi_extra=form_or_upload(_FORM, ModelFromUpload),
     responses=raises(
-        UploadTooLarge, UnsupportedFormat, UnsafeSerialization, IdempotencyConflict, QuotaExceeded
+        NotFound,
+        InvalidState,
+        UploadTooLarge,
+        UnsupportedFormat,
+        UnsafeSerialization,
+        IdempotencyConflict,
+        QuotaExceeded,
+        ChecksumMismatch,
     ),
 )
 async def create_model(
     request: Request, services: ServicesOf, caller: Writer, idempotency_key: IdempotencyKey = None
 ) -> Any:
-    """Upload a network. It is `inspecting` at first, then `ready` or `rejected`."""
-    most = services.settings.max_model_bytes
-    async with room_for_upload(services, caller, request, most) as room:
-        upload = await receive_upload(request, services.store, room.limit, _FIELDS)
-    return await run_in_threadpool(_create, services, caller, upload, idempotency_key)
+    """Upload a network, or name a complete upload of /v1/uploads. It is `inspecting` at first, then `ready`
+    or `rejected`."""
+    settings = services.settings
+    if is_json(request):
+        asked = await read_json(request, ModelFromUpload, settings.max_json_bytes)
+        return await run_in_threadpool(_create_from_upload, services, caller, asked, idempotency_key)
+    async with room_for_upload(services, caller, request, settings.max_model_bytes) as room:
+        upload = await receive_upload(request, services.store, room.limit, _FIELDS, sniff)
+    return await run_in_threadpool(_create_from_form, services, caller, upload, idempotency_key)
 
 
-def _create(services: Services, caller: Caller, upload: Upload, key: str | None) -> Any:
+def _create_from_form(services: Services, caller: Caller, upload: Upload, key: str | None) -> Any:
     try:
         given = json_field(upload, "input")
-        requested_input = parse_field("input", {} if given is None else given, InputRequest)
-        name, architecture = text_field(upload, "name"), text_field(upload, "architecture")
-        asked = [upload.staged.sha256, upload.filename, name, architecture, requested_input.model_dump()]
-        with transaction(services) as unit:
-
-            def make() -> ModelOut:
-                model = service.create(
-                    unit,
-                    services.store,
-                    caller,
-                    upload,
-                    name=name,
-                    requested_input=requested_input,
-                    architecture=architecture,
-                )
-                return show_model(model)
-
-            answer = answer_once(unit, caller.owner_id, key, "POST /v1/models", asked, make)
+        wishes = ModelWishes(
+            name=text_field(upload, "name"),
+            input=parse_field("input", {} if given is None else given, InputRequest),
+            architecture=text_field(upload, "architecture"),
+        )
+        said = [upload.staged.sha256, upload.filename, wishes.model_dump(mode="json")]
+        return _create(services, caller, upload, wishes, key, said)
     finally:
         services.store.discard(upload.staged)  # nothing is left to discard once it was kept
+
+
+def _create_from_upload(services: Services, caller: Caller, asked: ModelFromUpload, key: str | None) -> Any:
+    said = asked.model_dump(mode="json")
+    with transaction(services) as unit:  # the upload of an earlier request with this key is gone
+        earlier = earlier_answer(unit, caller.owner_id, key, _ROUTE, said)
+    if earlier is not None:
+        return earlier
+    with uploads.taken(services, caller, asked.upload, kind="model", sha256=asked.sha256) as upload:
+        return _create(services, caller, upload, asked, key, said)
+
+
+def _create(
+    services: Services, caller: Caller, upload: Upload, wishes: ModelWishes, key: str | None, said: Any
+) -> Any:
+    with transaction(services) as unit:
+
+        def make() -> ModelOut:
+            uploads.consume(unit, services, upload)
+            model = service.create(
+                unit,
+                services.store,
+                caller,
+                upload,
+                name=wishes.name,
+                requested_input=wishes.input,
+                architecture=wishes.architecture,
+            )
+            return show_model(model)
+
+        answer = answer_once(unit, caller.owner_id, key, _ROUTE, said, make)
     services.metrics.upload_bytes.labels("model").inc(upload.staged.bytes)
     return answer
 

@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.core.schemas import Moment, ProblemDocument, Shown
+from app.core.schemas import Moment, Name, ProblemDocument, Shown
 from app.models.tables import Model
+from app.uploads.body import FromUpload
 
 Side = Annotated[int, Field(ge=1, le=65_536)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -44,6 +45,20 @@ class InputRequest(BaseModel):
         if self.mean and self.std and len(self.mean) != len(self.std):
             raise ValueError(f"`mean` has {len(self.mean)} values and `std` {len(self.std)}")
         return self
+
+
+class ModelWishes(BaseModel):
+    """What an uploader may say of a network beside its file."""
+
+    name: Name | None = None
+    input: InputRequest = Field(
+        InputRequest(), description="How pixels become the input: shape, scale, mean, std, resize …"
+    )
+    architecture: Name | None = None
+
+
+class ModelFromUpload(FromUpload, ModelWishes):
+    """A resumable upload as a network."""
 
 
 class ModelInput(Shown):

@@ -4,7 +4,9 @@ import re
 from typing import Final
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_UPLOAD_ID: Final = re.compile(r"upload_[0-9a-z]{26}")
 STAGING: Final = "staging/"
+PIECES: Final = "uploads/"
 
 
 def object_key(sha256: str) -> str:
@@ -17,3 +19,15 @@ def object_key(sha256: str) -> str:
 def staging_key(name: str) -> str:
     """Where an upload lies until all of it has come and its hash is known."""
     return f"{STAGING}{name}"
+
+
+def pieces_prefix(upload_id: str) -> str:
+    """The folder of one resumable upload's pieces."""
+    if _UPLOAD_ID.fullmatch(upload_id) is None:
+        raise ValueError(f"not the id of an upload: {upload_id[:80]!r}")
+    return f"{PIECES}{upload_id}/"
+
+
+def piece_key(upload_id: str, start: int, token: str) -> str:
+    """Where the bytes from `start` on lie. The token is the writer's own: no two requests share a piece."""
+    return f"{pieces_prefix(upload_id)}{start:015d}-{token}"

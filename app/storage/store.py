@@ -8,7 +8,6 @@ import hashlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,29 +17,23 @@ import anyio
 import obstore
 from obstore.store import LocalStore, MemoryStore, from_url
 
+from app.storage.blobs import Blob, Staged
 from app.storage.keys import STAGING, object_key, staging_key
+from app.storage.pieces import Pieces
+
+__all__ = ["Blob", "ObjectStore", "Staged", "Store", "memory_store", "open_store"]
 
 CHUNK_BYTES = 1 << 20  # of reads; a megabyte keeps a slow client's share of memory small
 _BUFFER_BYTES = 8 << 20  # of writes; S3 wants parts of 5 MiB or more
 
 
-@dataclass(frozen=True)
-class Blob:
-    """What is known of bytes in the store."""
-
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Staged(Blob):
-    """Bytes that have come completely but are not at their address yet."""
-
-    key: str
-
-
 class Store(Protocol):
     """Where uploads and artifacts lie. Missing objects raise FileNotFoundError."""
+
+    @property
+    def pieces(self) -> Pieces:
+        """Where uploads lie that come in several requests."""
+        ...
 
     async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
         """Take a stream in, hashing it; whatever interrupts it, nothing of it stays."""
@@ -83,6 +76,7 @@ class ObjectStore:
     def __init__(self, backend: Any, root: Path | None = None) -> None:
         self._backend = backend
         self._root = root  # set for a folder, whose files get mode 0600
+        self.pieces = Pieces(backend, root)
 
     async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
         key = staging_key(secrets.token_hex(16))
@@ -128,15 +122,19 @@ class ObjectStore:
         return Blob(sha256=digest, bytes=len(data))
 
     def download_to(self, sha256: str, path: Path) -> None:
-        stream = obstore.get(self._backend, object_key(sha256)).stream(min_chunk_size=CHUNK_BYTES)
+        # In ranges: a single request for a large file would run into the HTTP client's time limit.
+        size = obstore.head(self._backend, object_key(sha256))["size"]
         with path.open("wb") as file:
-            for chunk in stream:
+            for chunk in self._ranges(sha256, 0, size, _BUFFER_BYTES):
                 file.write(chunk)
 
     def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
+        return self._ranges(sha256, start, end, CHUNK_BYTES)
+
+    def _ranges(self, sha256: str, start: int, end: int, step: int) -> Iterator[bytes]:
         key = object_key(sha256)
-        for offset in range(start, end, CHUNK_BYTES):
-            stop = min(offset + CHUNK_BYTES, end)
+        for offset in range(start, end, step):
+            stop = min(offset + step, end)
             yield bytes(obstore.get_range(self._backend, key, start=offset, end=stop))
 
     def exists(self, sha256: str) -> bool:
@@ -190,7 +188,7 @@ def open_store(url: str) -> ObjectStore:
     root = Path(unquote(urlsplit(url).path))
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)
-    for folder in ("objects", "objects/sha256", "staging"):
+    for folder in ("objects", "objects/sha256", "staging", "uploads"):
         (root / folder).mkdir(mode=0o700, exist_ok=True)
         os.chmod(root / folder, 0o700)  # noqa: PTH101 - mkdir's mode is subject to the umask
     return ObjectStore(LocalStore(root), root)

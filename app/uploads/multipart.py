@@ -6,7 +6,7 @@ identified and the Content-Length checked before the first byte is read.
 
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -15,7 +15,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.core.errors import MalformedRequest, UploadTooLarge
+from app.core.errors import MalformedRequest, Problem, UploadTooLarge
 from app.core.problems import invalid
 from app.storage.store import Staged, Store
 
@@ -34,18 +34,24 @@ class Upload:
     filename: str
     head: bytes  # the file's first HEAD_BYTES
     fields: dict[str, str]
+    resumable: str | None = None  # the id of the resumable upload that it came as
 
 
-async def receive_upload(request: Request, store: Store, limit: int, names: frozenset[str]) -> Upload:
-    """Stream the request's form into the store. Raises MalformedRequest, UploadTooLarge, ValidationFailed;
-    then, as when the client goes away, nothing of it stays."""
+Check = Callable[[bytes, str], object]  # a sniffer: raises for what a file's first bytes rule out
+
+
+async def receive_upload(
+    request: Request, store: Store, limit: int, names: frozenset[str], check: Check
+) -> Upload:
+    """Stream the request's form into the store. Raises MalformedRequest, UploadTooLarge, ValidationFailed and
+    what `check` raises of the file's first bytes; then, as when the client goes away, nothing of it stays."""
     boundary = _boundary(request)
     _check_declared_length(request, limit)
     body = request.stream()
-    form = _Form(boundary, limit, names)
+    form = _Form(boundary, limit, names, check)
     try:
         staged = await store.stage(form.file_chunks(body))
-    except (MalformedRequest, UploadTooLarge):
+    except Problem:
         await drain(body)
         raise
     return Upload(staged, form.filename or "", bytes(form.head), form.texts)
@@ -101,12 +107,12 @@ class _Part:
 class _Form:
     """The parser's callbacks and what they gather."""
 
-    def __init__(self, boundary: bytes, limit: int, names: frozenset[str]) -> None:
+    def __init__(self, boundary: bytes, limit: int, names: frozenset[str], check: Check) -> None:
         self.filename: str | None = None
         self.head = bytearray()
         self.texts: dict[str, str] = {}  # once the form has been read to its end
         self._fields: dict[str, bytearray] = {}
-        self._limit, self._names = limit, names
+        self._limit, self._names, self._check = limit, names, check
         self._part = _Part()
         self._pending: deque[bytes] = deque()
         self._file_bytes = 0
@@ -185,6 +191,8 @@ class _Form:
             raise _too_large(f"The file has at least {self._file_bytes:,} bytes", self._limit)
         if len(self.head) < HEAD_BYTES:
             self.head.extend(piece[: HEAD_BYTES - len(self.head)])
+            if len(self.head) == HEAD_BYTES:  # a shorter file is looked at when all of it is here
+                self._check(bytes(self.head), self.filename or "")
         self._pending.append(piece)
 
     def _on_end(self) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from app.datasets.tables import Dataset
 from app.jobs.tables import Job
 from app.keys.tables import ApiKey
 from app.models.tables import Model
+from app.uploads.tables import Resumable
 
 LAYERS: list[dict[str, Any]] = [
     {
@@ -172,6 +173,21 @@ def add_dataset(services: Services, owner_id: str | None = None, **changed: Any)
         "created_at": now,
     }
     return _add(services, Dataset(**values | changed))
+
+
+def add_upload(services: Services, **changed: Any) -> str:
+    now = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "id": new_id("upload", now),
+        "owner_id": owner_of(services),
+        "filename": "net.onnx",
+        "metadata_header": "",
+        "length": 1000,
+        "received": 0,
+        "created_at": now,
+        "expires_at": now + timedelta(days=1),
+    }
+    return _add(services, Resumable(**values | changed))
 
 
 def add_job(services: Services, model: str, owner_id: str | None = None, **changed: Any) -> str:

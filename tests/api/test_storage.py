@@ -1,20 +1,30 @@
-"""The store keeps bytes by their hash, on disk and in memory alike."""
+"""The store keeps bytes by their hash: one contract for a folder, a real S3-compatible server and memory."""
 
 import hashlib
 import stat
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
 import pytest
 
+from app.core.ids import new_id
+from app.storage.pieces import Piece
 from app.storage.store import CHUNK_BYTES, ObjectStore, Staged, memory_store, open_store
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=["disk", "s3", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return open_store((tmp_path / "objects").as_uri()) if request.param == "disk" else memory_store()
+    match request.param:
+        case "disk":
+            return open_store((tmp_path / "objects").as_uri())
+        case "s3":
+            return open_store(request.getfixturevalue("s3_url"))
+        case _:
+            return memory_store()
 
 
 async def _chunks(*pieces: bytes, error: Exception | None = None) -> AsyncIterator[bytes]:
@@ -98,6 +108,114 @@ def test_what_is_not_there_is_file_not_found(store: ObjectStore, tmp_path: Path)
 def test_only_hashes_are_addresses(store: ObjectStore, address: str) -> None:
     with pytest.raises(ValueError, match="SHA-256"):
         store.exists(address)
+
+
+def test_equal_bytes_put_at_the_same_time_are_one_whole_object(store: ObjectStore, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 40_000)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    with ThreadPoolExecutor(4) as pool:
+        blobs = [pool.submit(store.put_file, path) for _ in range(4)]
+        assert {blob.result().sha256 for blob in blobs} == {sha256}
+    assert _content(store, sha256, 10_240_000) == path.read_bytes()
+
+
+def test_half_an_object_is_never_seen(store: ObjectStore) -> None:
+    """While a stream comes in, nothing of it can be read, listed or taken for an object."""
+    pieces = [bytes([number]) * 3_000_000 for number in range(6)]
+    sha256 = hashlib.sha256(b"".join(pieces)).hexdigest()
+    seen = []
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            seen.append(await anyio.to_thread.run_sync(store.exists, sha256))
+            yield piece
+
+    async def run() -> Staged:
+        return await store.stage(slowly())
+
+    staged = anyio.run(run)
+    seen.append(store.exists(sha256))
+    assert not any(seen)
+    store.keep(staged)
+    assert _content(store, sha256, 18_000_000) == b"".join(pieces)
+
+
+def test_a_range_outside_the_object_is_an_error(store: ObjectStore) -> None:
+    blob = store.put_bytes(b"0123456789")
+    with pytest.raises(Exception, match=r"."):
+        list(store.read(blob.sha256, 20, 30))
+
+
+PIECED = [b"a" * 3_000_000, b"b" * 5, b"c" * 9_000_000]
+
+
+def _pieces(store: ObjectStore, upload: str, blocks: list[bytes]) -> list[Piece]:
+    """An upload as one request after another leaves it, each with pieces of its own."""
+    found: list[Piece] = []
+    for block in blocks:
+        start = sum(piece.bytes for piece in found)
+        found.append(store.pieces.write(store.pieces.begin(upload, start), block))
+    return found
+
+
+def _upload_id() -> str:
+    return new_id("upload", datetime.now(UTC))
+
+
+@pytest.mark.parametrize("blocks", [PIECED, PIECED[:1], [b"x"]])
+def test_pieces_become_one_object_and_stay_until_they_are_deleted(
+    store: ObjectStore, blocks: list[bytes]
+) -> None:
+    upload, whole = _upload_id(), b"".join(blocks)
+    pieces = _pieces(store, upload, blocks)
+    assert store.pieces.digest(pieces) == hashlib.sha256(whole).hexdigest()
+    assert store.pieces.head(pieces, 3_000_007) == whole[:3_000_007]
+    staged = store.pieces.gather(pieces, None)
+    assert (staged.sha256, staged.bytes) == (hashlib.sha256(whole).hexdigest(), len(whole))
+    store.keep(staged)
+    assert _content(store, staged.sha256, len(whole)) == whole
+    assert store.pieces.uploads() == {upload}
+    store.pieces.delete(upload)
+    assert store.pieces.uploads() == set()
+    assert _content(store, staged.sha256, len(whole)) == whole
+
+
+def test_what_a_piece_holds_beyond_what_counts_is_left_out(store: ObjectStore) -> None:
+    """A request that lost its turn may have written more than was written down."""
+    upload = _upload_id()
+    first, second = _pieces(store, upload, [b"0123456789", b"abc"])
+    counted = [replace(first, bytes=4), replace(second, start=4)]
+    staged = store.pieces.gather(counted, None)
+    assert staged.sha256 == hashlib.sha256(b"0123abc").hexdigest()
+    alone = store.pieces.gather(counted[:1], None)
+    assert (alone.sha256, alone.bytes) == (hashlib.sha256(b"0123").hexdigest(), 4)
+
+
+def test_two_requests_for_the_same_bytes_write_to_different_pieces(store: ObjectStore) -> None:
+    upload = _upload_id()
+    first, second = store.pieces.begin(upload, 0), store.pieces.begin(upload, 0)
+    assert first.key != second.key
+    first, second = store.pieces.write(first, b"mine"), store.pieces.write(second, b"else")
+    assert store.pieces.head([first], 9) == b"mine"
+
+
+def test_a_piece_grows_in_a_folder_and_not_in_s3(store: ObjectStore) -> None:
+    upload = _upload_id()
+    piece = store.pieces.write(store.pieces.begin(upload, 0), b"one")
+    if store.pieces.grow:
+        grown = store.pieces.write(piece, b"two")
+        again = store.pieces.write(piece, b"TWO")  # the same place once more: the last one counts
+        assert (grown.bytes, store.pieces.head([again], 9)) == (6, b"oneTWO")
+    else:
+        with pytest.raises(ValueError, match="grow"):
+            store.pieces.write(piece, b"two")
+
+
+def test_deleting_pieces_that_are_not_there_is_no_error(store: ObjectStore) -> None:
+    store.pieces.delete(_upload_id())
+    with pytest.raises(ValueError, match="upload"):
+        store.pieces.delete("upload_../../objects")
 
 
 def test_only_stale_leftovers_are_swept(store: ObjectStore) -> None:

@@ -1,5 +1,6 @@
 """Files come in streamed and checked, or leave nothing behind."""
 
+import contextlib
 import json
 import socket
 import time
@@ -146,11 +147,33 @@ def test_a_form_that_ends_too_early_leaves_nothing(client: TestClient, settings:
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "multipart/form-data", "multipart/form-data; boundary=" + "x" * 300]
+    "content_type", ["text/plain", "multipart/form-data", "multipart/form-data; boundary=" + "x" * 300]
 )
 def test_a_body_that_is_no_form_is_refused(client: TestClient, content_type: str) -> None:
     answer = client.post("/v1/models", content=b"{}", headers={"Content-Type": content_type})
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+
+
+def test_a_pickle_is_refused_long_before_its_end(live: httpx2.Client) -> None:
+    """Its first bytes tell; a refusal that waits for gigabytes is none."""
+    sent = 0
+
+    def pieces() -> Any:
+        nonlocal sent
+        body, _ = _form(("file", "a.pkl", b"\x80\x04\x95" + b"x" * 100_000))
+        yield body[: -len(b"\r\n--b0--\r\n")]
+        for _ in range(200):
+            sent += 1
+            yield b"x" * 1_000_000
+
+    with contextlib.suppress(httpx2.WriteError):  # the answer came, and the connection closed
+        answer = live.post(
+            "/v1/models",
+            content=pieces(),
+            headers={"Content-Type": "multipart/form-data; boundary=b0", "Connection": "close"},
+        )
+        assert (answer.status_code, answer.json()["code"]) == (422, "unsafe_serialization")
+    assert sent < 100
 
 
 @pytest.fixture
@@ -211,7 +234,7 @@ def test_a_client_that_goes_away_leaves_nothing(live: httpx2.Client, settings: S
         f"Authorization: {live.headers['authorization']}\r\n"
         "Content-Length: 30000000\r\nContent-Type: multipart/form-data; boundary=b0\r\n\r\n"
     )
-    body, _ = _form(("file", "a.onnx", b"x" * 20_000_000))
+    body, _ = _form(("file", "a.onnx", onnx_bytes() + b"\0" * 20_000_000))
     with _connect(live) as connection:
         connection.sendall(head.encode() + body[:20_000_000])
         _wait_until(lambda: _files(settings) != [])  # more than the store's buffer: it lies on the disk

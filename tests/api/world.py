@@ -4,6 +4,7 @@
 ownership then try its every route with another owner's key.
 """
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from app.core.db import Base
 from app.core.unit import Services
 from app.keys.tables import ApiKey
 from tests.api.conftest import _client
-from tests.api.seeds import RESULT, add_artifact, add_dataset, add_job, add_model
+from tests.api.seeds import RESULT, add_artifact, add_dataset, add_job, add_model, npz_bytes, onnx_bytes
 
 
 @dataclass
@@ -70,16 +71,33 @@ def _key(world: World) -> str:
     return found
 
 
+def _upload(world: World, data: bytes | None = None) -> str:
+    """A complete one, ready to be used."""
+    data = onnx_bytes() if data is None else data
+    name = base64.b64encode(f"upload of {world.mark}".encode()).decode()
+    headers = TUS | {"Upload-Length": str(len(data)), "Upload-Metadata": f"filename {name}"}
+    made = world.client.post("/v1/uploads", content=data, headers=headers)
+    return str(made.json()["id"])
+
+
+TUS = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+
 MAKERS: dict[str, Callable[[World], str]] = {
     "model_id": _model,
     "dataset_id": _dataset,
     "job_id": _job,
     "artifact_id": _artifact,
     "key_id": _key,
+    "upload_id": _upload,
 }
 # Bodies and headers of requests that are refused for their form before anybody looks at whose thing it is.
 # (method, path) → what TestClient.request takes.
-FORMS: dict[tuple[str, str], Callable[[World], dict[str, Any]]] = {}
+FORMS: dict[tuple[str, str], Callable[[World], dict[str, Any]]] = {
+    (method, "/v1/uploads/{upload_id}"): lambda _: {
+        "headers": TUS | {"X-HTTP-Method-Override": "DELETE"},
+    }
+    for method in ("HEAD", "PATCH", "POST", "DELETE")
+}
 # Bodies that speak of other resources: a valid one of this owner's own things for every such POST.
 BODIES: dict[str, Callable[[World], dict[str, Any]]] = {
     "/v1/jobs": lambda own: {
@@ -88,6 +106,8 @@ BODIES: dict[str, Callable[[World], dict[str, Any]]] = {
         "dataset": own.id_of("dataset_id"),
         "compression": {"target": {"macs": 0.5}},
     },
+    "/v1/models": lambda own: {"upload": own.id_of("upload_id")},
+    "/v1/datasets": lambda own: {"upload": _upload(own, npz_bytes())},
 }
 
 
