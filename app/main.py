@@ -4,10 +4,8 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from typing import Final
 
-import structlog
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
@@ -29,6 +27,7 @@ from app.core.settings import Settings
 from app.core.unit import Services
 from app.jobs.gauge import families as work_families
 from app.jobs.reaper import Reaper
+from app.storage.janitor import Janitor
 from app.storage.store import Store, open_store
 from app.uploads.endpoints import PATH as UPLOADS
 from app.uploads.headers import TusHeaders
@@ -37,10 +36,7 @@ from app.web import pages
 from app.web.rendering import STATIC
 
 API_VERSION: Final = "1"  # of the contract, not of the package
-_STALE_UPLOAD: Final = timedelta(days=1)  # longer than any upload takes
 _VITALS_SECONDS: Final = 5
-
-log = structlog.get_logger()
 
 
 def build_services(
@@ -93,9 +89,8 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The bus, the reaper and the sweeper live as long as the process serves."""
+    """The bus, the reaper, the sweeper and the janitor live as long as the process serves."""
     services: Services = app.state.services
-    await run_in_threadpool(_sweep_staging, services)
     stop = threading.Event()
     reaper = Reaper(
         services.sessions,
@@ -106,9 +101,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         services.metrics.work,
     )
     sweeper = Sweeper(services.sessions, services.store, services.clock, services.settings)
+    janitor = Janitor(services.sessions, services.store, services.clock, services.settings)
     threads = [
-        threading.Thread(target=runner.run, args=(stop,), name=name, daemon=True)
-        for name, runner in (("reaper", reaper), ("sweeper", sweeper))
+        threading.Thread(target=part.run, args=(stop,), name=name, daemon=True)
+        for name, part in (("reaper", reaper), ("sweeper", sweeper), ("janitor", janitor))
     ]
     for thread in threads:
         thread.start()
@@ -141,15 +137,6 @@ async def _look_at_process(services: Services) -> None:
     while True:
         health.look_at_process(services)
         await asyncio.sleep(_VITALS_SECONDS)
-
-
-def _sweep_staging(services: Services) -> None:
-    try:
-        deleted = services.store.clear_staging(services.clock.now() - _STALE_UPLOAD)
-    except Exception as error:  # storage that is away must not keep the process from saying so
-        log.warning("staging.not_swept", error=str(error).partition("\n")[0])
-        return
-    log.info("staging.swept", deleted=deleted)
 
 
 def _include_pages(app: FastAPI) -> None:

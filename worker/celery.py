@@ -17,8 +17,8 @@ from app.core.board import Board
 from app.core.logging import configure_logging
 from app.core.queue import CAUSE_HEADER
 from app.core.settings import load_settings
+from worker import housekeeping
 from worker.runtime import Runtime
-from worker.scratch import sweep
 
 
 def configuration() -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _log(**_: Any) -> None:
 
 @signals.worker_init.connect  # type: ignore[untyped-decorator]
 def _start(**_: Any) -> None:
-    sweep(app.runtime.scratch_root)
+    housekeeping.start(app.runtime)
 
 
 @signals.worker_ready.connect  # type: ignore[untyped-decorator]

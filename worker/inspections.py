@@ -1,5 +1,6 @@
 """Inspection of an upload: claim, child, canonical form into the store, ready or rejected."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol
 
@@ -49,6 +50,15 @@ class InspectedDataset(Inspected):
     classes: int | None
     image: list[int] | None
     labelled: bool
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """The safe form, which lies in the store, and what is known of it."""
+
+    path: Path
+    sha256: str
+    columns: dict[str, Any]
 
 
 class Inspection(Protocol):
@@ -154,12 +164,12 @@ def _attempt(
             settings.inspection_seconds,
             kind.disk_bytes(runtime),
         )
-        values = None
+        canonical = None
         if ending.kind == "lost" and ending.crashed:
             ending = Ending("problem", _crash(kind, ending.reason, reporter.step).document())
         if ending.kind == "result":
-            ending, values = _accept(runtime, folder, kind, ending)
-        _end(runtime, row, kind, owner, heartbeat, ending, values)
+            ending, canonical = _accept(runtime, folder, kind, ending)
+        _end(runtime, row, kind, owner, heartbeat, ending, canonical)
 
 
 def _crash(kind: Inspection, reason: str, step: str) -> Problem:
@@ -173,17 +183,18 @@ def _crash(kind: Inspection, reason: str, step: str) -> Problem:
 
 def _accept(
     runtime: Runtime, folder: Path, kind: Inspection, ending: Ending
-) -> tuple[Ending, dict[str, Any] | None]:
-    """Check the answer and store the canonical form; the columns to write, or a problem."""
+) -> tuple[Ending, Canonical | None]:
+    """Check the answer and store the canonical form; it and the columns to write, or a problem."""
     try:
         answer = kind.answer.model_validate(ending.document)
-        blob = runtime.store.put_file(attempt.output(folder, answer.canonical))
+        path = attempt.output(folder, answer.canonical)
+        blob = runtime.store.put_file(path)
     except (ValueError, Problem) as error:
         log.warning("inspection.bad_answer", error=str(error)[:2000])
         problem = Internal("The inspector gave an answer that cannot be used.").document()
         return Ending("problem", problem), None
     stored = {"canonical_sha256": blob.sha256, "canonical_bytes": blob.bytes}
-    return ending, stored | answer.model_dump(exclude={"canonical"})
+    return ending, Canonical(path, blob.sha256, stored | answer.model_dump(exclude={"canonical"}))
 
 
 def _end(
@@ -193,14 +204,16 @@ def _end(
     owner: str,
     heartbeat: Heartbeat,
     ending: Ending,
-    values: dict[str, Any] | None = None,
+    canonical: Canonical | None = None,
 ) -> None:
     def write(session: Session) -> object:
         now = runtime.clock.now()
         match ending.kind:
-            case "result" if values is not None:
-                lock_object(session, values["canonical_sha256"])
-                columns = values | {"status": "ready", "error": None}
+            case "result" if canonical is not None:
+                lock_object(session, canonical.sha256)
+                if not runtime.store.exists(canonical.sha256):  # deleted with its last row since we stored it
+                    runtime.store.put_file(canonical.path)
+                columns = canonical.columns | {"status": "ready", "error": None}
                 return leases.finish_inspection(session, kind.table, row.id, owner, columns)
             case "problem":
                 error = attempt.as_inspection_problem(ending.document or {})

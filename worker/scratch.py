@@ -22,10 +22,11 @@ def make_root(root: Path) -> None:
 def scratch_folder(root: Path, name: str) -> Iterator[Path]:
     """A folder of mode 0700 for one attempt, removed at the end. The open lock tells others it is in use."""
     make_root(root)
-    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _root_held(root):
+        folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=root))
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
         yield folder
     finally:
         wipe(folder)
@@ -81,10 +82,22 @@ def sweep(root: Path) -> None:
     """Remove what workers that were killed left behind; folders in use are locked and stay."""
     if not root.is_dir():
         return
-    for folder in root.iterdir():
-        if _is_abandoned(folder):
-            wipe(folder)
-            log.info("scratch.swept", folder=folder.name)
+    with _root_held(root):  # a folder that was just made is not locked yet
+        abandoned = [folder for folder in root.iterdir() if _is_abandoned(folder)]
+    for folder in abandoned:
+        wipe(folder)
+        log.info("scratch.swept", folder=folder.name)
+
+
+@contextmanager
+def _root_held(root: Path) -> Iterator[None]:
+    """Hold the folder of all scratch folders, for as long as one is made or looked at."""
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _is_abandoned(folder: Path) -> bool:

@@ -92,6 +92,20 @@ class Settings(BaseSettings):
         6_000, ge=0, description="Requests of one key in a minute; a burst may use them up at once. 0 = any."
     )
 
+    # Keeping
+    retention_days: float = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Ended jobs are deleted with their files so many days after their end; 0 = never.",
+    )
+    sweep_seconds: float = Field(
+        3_600,
+        ge=1,
+        le=86_400,
+        description="How often what is no longer needed is looked for and deleted, on disk and in rows.",
+    )
+
     # Work
     lease_seconds: float = Field(
         30, ge=1, le=3600, description="A worker silent for this long has lost its job."

@@ -1,7 +1,10 @@
 """What can be done with jobs."""
 
+from collections.abc import Sequence
+
 import structlog
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.artifacts.tables import Artifact
 from app.core.errors import InvalidState, NotFound
@@ -86,6 +89,12 @@ def delete(unit: Unit, services: Services, caller: Caller, job_id: str) -> None:
         raise InvalidState(
             f"The job {job.id} is {job.status}; only an ended job can be deleted.", hint="Cancel it first."
         )
-    hashes = unit.session.scalars(select(Artifact.sha256).where(Artifact.job_id == job.id)).all()
-    unit.session.delete(job)  # the database deletes what belongs to it
+    hashes = remove(unit.session, job)
     unit.after_commit(lambda: release_objects(services.sessions, services.store, hashes))
+
+
+def remove(session: Session, job: Job) -> Sequence[str]:
+    """Delete the job's row and all that the database keeps with it; the objects that its files lie in."""
+    hashes = session.scalars(select(Artifact.sha256).where(Artifact.job_id == job.id)).all()
+    session.delete(job)
+    return hashes

@@ -1,6 +1,7 @@
 """What is known of bytes in the store."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -9,6 +10,13 @@ class Blob:
 
     sha256: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class Stored(Blob):
+    """An object at its address, and when its bytes were last written."""
+
+    written_at: datetime
 
 
 @dataclass(frozen=True)

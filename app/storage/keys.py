@@ -5,6 +5,7 @@ from typing import Final
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _UPLOAD_ID: Final = re.compile(r"upload_[0-9a-z]{26}")
+OBJECTS: Final = "objects/sha256/"
 STAGING: Final = "staging/"
 PIECES: Final = "uploads/"
 
@@ -13,7 +14,13 @@ def object_key(sha256: str) -> str:
     """Where the bytes with this hash lie. The two-digit folder keeps directories small: 256 of them."""
     if _SHA256.fullmatch(sha256) is None:
         raise ValueError(f"not a SHA-256 in lower-case hex: {sha256[:80]!r}")
-    return f"objects/sha256/{sha256[:2]}/{sha256}"
+    return f"{OBJECTS}{sha256[:2]}/{sha256}"
+
+
+def hash_of(key: str) -> str | None:
+    """The hash whose object lies at this key; None if it is none of ours."""
+    sha256 = key.rpartition("/")[2]
+    return sha256 if _SHA256.fullmatch(sha256) and key == object_key(sha256) else None
 
 
 def staging_key(name: str) -> str:

@@ -17,13 +17,14 @@ import anyio
 import obstore
 from obstore.store import LocalStore, MemoryStore, from_url
 
-from app.storage.blobs import Blob, Staged
-from app.storage.keys import STAGING, object_key, staging_key
+from app.storage.blobs import Blob, Staged, Stored
+from app.storage.keys import OBJECTS, STAGING, hash_of, object_key, staging_key
 from app.storage.pieces import Pieces
 
-__all__ = ["Blob", "ObjectStore", "Staged", "Store", "memory_store", "open_store"]
+__all__ = ["Blob", "ObjectStore", "Staged", "Store", "Stored", "memory_store", "open_store"]
 
 CHUNK_BYTES = 1 << 20  # of reads; a megabyte keeps a slow client's share of memory small
+_PAGE = 500  # objects looked up in the database at once
 _BUFFER_BYTES = 8 << 20  # of writes; S3 wants parts of 5 MiB or more
 
 
@@ -59,6 +60,14 @@ class Store(Protocol):
 
     def delete(self, sha256: str) -> None:
         """Delete an object; one that is not there is no error."""
+        ...
+
+    def objects(self) -> Iterator[list[Stored]]:
+        """All that lies at an address, in pages."""
+        ...
+
+    def written_at(self, sha256: str) -> datetime | None:
+        """When the object's bytes were last written; None if there is no such object."""
         ...
 
     def clear_staging(self, before: datetime) -> int:
@@ -138,11 +147,23 @@ class ObjectStore:
             yield bytes(obstore.get_range(self._backend, key, start=offset, end=stop))
 
     def exists(self, sha256: str) -> bool:
+        return self.written_at(sha256) is not None
+
+    def written_at(self, sha256: str) -> datetime | None:
         try:
-            obstore.head(self._backend, object_key(sha256))
+            written: datetime = obstore.head(self._backend, object_key(sha256))["last_modified"]
         except FileNotFoundError:
-            return False
-        return True
+            return None
+        return written
+
+    def objects(self) -> Iterator[list[Stored]]:
+        for page in obstore.list(self._backend, prefix=OBJECTS, chunk_size=_PAGE):
+            named = ((hash_of(entry["path"]), entry) for entry in page)
+            yield [
+                Stored(sha256, entry["size"], entry["last_modified"])
+                for sha256, entry in named
+                if sha256 is not None
+            ]
 
     def delete(self, sha256: str) -> None:
         self._delete(object_key(sha256))

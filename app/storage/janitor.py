@@ -1,0 +1,103 @@
+"""Deletes what nobody needs any more: jobs past their time, objects without rows, uploads that never came.
+
+Runs in a thread of the web process; of several web processes one sweeps at a time. Every deletion is decided
+under a lock or by age, so that a sweep at the wrong moment, or two at once, take nothing that is in use.
+"""
+
+from datetime import datetime, timedelta
+from threading import Event
+from typing import Final
+
+import structlog
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.core import idempotency
+from app.core.clock import Clock
+from app.core.settings import Settings
+from app.jobs.retention import expire_jobs
+from app.keys.tables import IdempotencyRecord, Reservation
+from app.storage.references import lock_object, referenced
+from app.storage.store import Store, Stored
+
+ADVISORY_LOCK: Final = 0x4A616E69  # "Jani": any constant that nothing else in this database uses
+STALE_UPLOAD: Final = timedelta(days=1)  # longer than any upload takes
+# Objects are stored before their row: one that is younger may be about to get its own. The lock of an object
+# decides; this only spares work.
+ORPHAN_AGE: Final = timedelta(hours=1)
+
+log = structlog.get_logger(__name__)
+
+
+class Janitor:
+    def __init__(
+        self, sessions: sessionmaker[Session], store: Store, clock: Clock, settings: Settings
+    ) -> None:
+        self._sessions = sessions
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+
+    def run(self, stop: Event) -> None:
+        """Sweep every `sweep_seconds` until `stop`; servers that are away cost a round."""
+        while not stop.is_set():
+            try:
+                self.sweep()
+            except SQLAlchemyError as error:
+                log.warning("janitor.round_lost", error=type(error).__name__)
+            except Exception:  # this thread must outlive whatever a round can meet
+                log.exception("janitor.round_failed")
+            stop.wait(self._settings.sweep_seconds)
+
+    def sweep(self) -> None:
+        """One round; nothing when another process is at it."""
+        with self._sessions.begin() as guard:
+            if not guard.scalar(select(func.pg_try_advisory_xact_lock(ADVISORY_LOCK))):
+                return
+            now = self._clock.now()
+            jobs = 0
+            if self._settings.retention_days:
+                kept = timedelta(days=self._settings.retention_days)
+                jobs = expire_jobs(self._sessions, self._store, now - kept)
+            uploads = self._store.clear_staging(now - STALE_UPLOAD)
+            objects, size = sweep_orphans(self._sessions, self._store, now - ORPHAN_AGE)
+            self._forget(now)
+            log.info("janitor.swept", jobs=jobs, uploads=uploads, objects=objects, bytes=size)
+
+    def _forget(self, now: datetime) -> None:
+        """Rows that have had their time."""
+        with self._sessions.begin() as session:
+            session.execute(
+                delete(IdempotencyRecord).where(IdempotencyRecord.created_at < now - idempotency.KEPT)
+            )
+            session.execute(delete(Reservation).where(Reservation.expires_at < now))
+
+
+def sweep_orphans(sessions: sessionmaker[Session], store: Store, before: datetime) -> tuple[int, int]:
+    """Delete objects written before this moment that no row names; how many, and their bytes.
+
+    They are left behind by a process that is killed after it stored an object and before it wrote the row, or
+    after it deleted the row and before the object.
+    """
+    count = size = 0
+    for page in store.objects():
+        old = {found.sha256: found for found in page if found.written_at < before}
+        with sessions() as session:
+            named = referenced(session, old.keys())
+        for sha256 in old.keys() - named:
+            if _delete_orphan(sessions, store, old[sha256], before):
+                count, size = count + 1, size + old[sha256].bytes
+    return count, size
+
+
+def _delete_orphan(sessions: sessionmaker[Session], store: Store, found: Stored, before: datetime) -> bool:
+    """Look again under the object's lock: the same bytes may have been uploaded since the first look."""
+    with sessions.begin() as session:
+        lock_object(session, found.sha256)
+        written_at = store.written_at(found.sha256)
+        if written_at is None or written_at >= before or referenced(session, {found.sha256}):
+            return False
+        store.delete(found.sha256)
+    log.info("object.orphan_deleted", sha256=found.sha256, bytes=found.bytes)
+    return True
