@@ -94,6 +94,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     stop = threading.Event()
     reaper = Reaper(
         services.sessions,
+        services.store,
         services.doorbell,
         services.clock,
         services.settings,

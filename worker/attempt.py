@@ -27,6 +27,7 @@ from worker.supervisor import Ending, Reporter, Watch, supervise
 T = TypeVar("T")
 CLAIM_SECONDS: Final = 10.0  # a database that just restarts costs no message
 RETRY_SECONDS: Final = 0.5
+CHILDS_SHARE: Final = 0.6  # of the grace at a stop; the rest is for carrying its checkpoint and handing back
 AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)  # any other error would come again
 
 log = structlog.get_logger(__name__)
@@ -102,7 +103,8 @@ def run_child(
 ) -> Ending:
     """Give the folder to the child, start it and watch it to its end."""
     quota = Quota(folder, disk_bytes, runtime.settings.disk_reserve_bytes)
-    watch = Watch(heartbeat, runtime.stopping, seconds, runtime.settings.grace_seconds, quota, _say_sandbox)
+    grace = CHILDS_SHARE * runtime.settings.grace_seconds
+    watch = Watch(heartbeat, runtime.stopping, seconds, grace, quota, _say_sandbox)
     scratch.give(folder, policy.uid)
     environment = sandbox.environment(folder, runtime.threads, sandbox.outer_environment())
     with Child(runtime.command, folder, environment, policy, task) as child:

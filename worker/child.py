@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from worker import child_log, sandbox
 from worker.problems import as_problem
+from worker.stopping import Stopped
 
 Message = dict[str, Any]
 Report = Callable[[Message], None]
@@ -35,7 +37,8 @@ def main(argument: str) -> None:
     child_log.install(report)
     entered = sandbox.enter(sandbox.Policy(**order["policy"]), order["parent"])
     report({"type": "sandbox", "holds": entered.holds, "missing": entered.missing})
-    report(_do(json.loads(sys.stdin.buffer.readline()), report))
+    with suppress(Stopped):  # the supervisor, which asked, needs no last word
+        report(_do(json.loads(sys.stdin.buffer.readline()), report))
     sys.stderr.flush()
     os._exit(0)  # everything is said; the libraries' own endings can only crash
 
@@ -57,7 +60,7 @@ def _do(task: Message, report: Report) -> Message:
     """The last message: a result or a problem."""
     try:
         if task["task"] == "run_job":  # said before torch is imported, which takes seconds
-            report({"type": "stage", "stage": "calibrate"})
+            report({"type": "stage", "stage": (task.get("resume") or {}).get("stage", "calibrate")})
         module, name = HANDLERS[task["task"]]
         handler = getattr(import_module(module), name)
         return {"type": "result", "result": handler(task, Path.cwd(), report)}

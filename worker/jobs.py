@@ -1,5 +1,8 @@
 """One attempt at a job: claim, inputs, child, outputs, end. The pipeline itself runs in the child."""
 
+import hashlib
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,25 +16,31 @@ from app.artifacts.tables import Artifact
 from app.core.errors import Internal, Problem
 from app.core.ids import new_id
 from app.core.metrics import NO_CODE
+from app.core.settings import Settings
 from app.datasets.tables import Dataset
-from app.jobs import leases
+from app.jobs import checkpoints, leases
 from app.jobs.states import ENDED, JobStatus
-from app.jobs.tables import Job
+from app.jobs.tables import Job, JobCheckpoint
 from app.models.tables import Model
 from app.storage.references import lock_object
 from app.storage.store import Blob
 from worker import attempt
 from worker.cache import DiskCache, sized_name
+from worker.carrier import carrier_for
 from worker.heartbeat import Heartbeat
+from worker.messages import RestartMessage
 from worker.reporting import JobReporter
 from worker.runtime import Runtime
-from worker.sandbox import Policy, has_devices
+from worker.sandbox import PROJECT, Policy, has_devices
 from worker.scratch import scratch_folder
 from worker.supervisor import Ending
 
 MODEL: Final = "model"
 DATASET: Final = "dataset"
 SIZED: Final = "sized"  # the data set decoded at the network's size
+LAST_WORDS: Final = 2_000  # characters
+CARRIED_SHARE: Final = 0.3  # of the grace at a stop, at most, for carrying the last checkpoint
+CARRIED_SECONDS: Final = 60.0  # where nobody waits: a child is lost, the worker goes on
 FILE_BYTES: Final = 256_000_000_000
 
 log = structlog.get_logger(__name__)
@@ -45,6 +54,7 @@ class Claimed:
     model: Model
     dataset: Dataset | None
     lease: leases.Lease
+    parts: Sequence[JobCheckpoint]  # what an earlier attempt left
 
 
 @dataclass(frozen=True)
@@ -80,13 +90,15 @@ def _claim(runtime: Runtime, session: Session, job_id: str, lease: leases.Lease)
         return None
     model = session.scalars(select(Model).where(Model.id == job.model_id)).one()
     dataset = session.get(Dataset, job.dataset_id) if job.dataset_id is not None else None
-    return Claimed(job, model, dataset, lease)
+    return Claimed(job, model, dataset, lease, checkpoints.of_job(session, job_id))
 
 
 def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
     settings, job = runtime.settings, claimed.job
-    reporter = JobReporter(runtime, job.id, claimed.lease.owner)
+    owner = claimed.lease.owner
     with scratch_folder(runtime.scratch_root, job.id) as folder:
+        carrier = carrier_for(runtime, folder, job.id, owner)
+        reporter = JobReporter(runtime, job.id, owner, job.warnings, carrier)
         cached = _fetch_inputs(runtime, claimed, folder)
         devices = settings.device != "cpu" and has_devices()
         policy = Policy(
@@ -97,13 +109,14 @@ def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
             devices=devices,
             readable=runtime.readable,
         )
-        task = _task(runtime, claimed)
+        task = _task(runtime, claimed) | {"resume": _fetch_parts(runtime, claimed, folder, reporter)}
         ending = attempt.run_child(
             runtime, folder, task, policy, heartbeat, reporter, settings.job_seconds, FILE_BYTES
         )
         if ending.kind == "result":
             reporter.finish_stage()
         reporter.write()
+        carrier.finish(_carrying(settings, ending))
         if not cached:
             _keep_sized(runtime, claimed, folder)
         outputs: list[Output] = []
@@ -125,6 +138,38 @@ def _fetch_inputs(runtime: Runtime, claimed: Claimed, folder: Path) -> bool:
     sha256, cache = _canonical(dataset), _cache(runtime)
     cache.fetch(sha256, folder / DATASET, lambda path: runtime.store.download_to(sha256, path))
     return cache.lend(sized_name(sha256, model.input or {}), folder / SIZED)
+
+
+def _fetch_parts(
+    runtime: Runtime, claimed: Claimed, folder: Path, reporter: JobReporter
+) -> dict[str, Any] | None:
+    """Put what an earlier attempt left into the folder; None when there is nothing, or it is damaged."""
+    if not claimed.parts:
+        return None
+    files = {part.part: f"kept-{part.part}" for part in claimed.parts}
+    try:
+        for part in claimed.parts:
+            _fetch_part(runtime, part, folder / files[part.part])
+    except Exception as error:  # whatever a storage raises: the job can be done without
+        log.warning("checkpoint.not_fetched", job=claimed.job.id, error=str(error).partition("\n")[0])
+        reason = "What an earlier attempt left could not be read."
+        reporter.take(RestartMessage(type="restart", reason=reason))
+        return None
+    return {"files": files, "stage": claimed.parts[0].stage}
+
+
+def _fetch_part(runtime: Runtime, part: JobCheckpoint, path: Path) -> None:
+    runtime.store.download_at(part.key, path)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != part.sha256:
+        raise Internal(f"{part.key} has the hash {found}, not {part.sha256}.")
+
+
+def _carrying(settings: Settings, ending: Ending) -> float:
+    """How long to wait for the last checkpoint: not at all where no other attempt will want it."""
+    waits = {"stopped": CARRIED_SHARE * settings.grace_seconds, "lost": CARRIED_SECONDS}
+    return waits.get(ending.kind, 0.0)
 
 
 def _canonical(row: Model | Dataset) -> str:
@@ -192,11 +237,13 @@ def _end(
     if ending.kind == "lease_lost":
         log.warning("job.lease_lost")
         return
-    status = attempt.in_transaction(
-        runtime,
-        lambda session: _write_end(runtime, session, claimed, ending, outputs),
-        heartbeat.lease_is_over,
-    )
+
+    def write(session: Session) -> tuple[JobStatus | None, set[str]]:
+        with checkpoints.dropped_keys(session, claimed.job.id) as keys:
+            return _write_end(runtime, session, claimed, ending, outputs), keys
+
+    status, keys = attempt.in_transaction(runtime, write, heartbeat.lease_is_over)
+    checkpoints.delete_objects(runtime.store, keys)
     code = attempt.code_of(ending) if status == JobStatus.FAILED else NO_CODE
     log.info("job.ended", ending=ending.kind, status=status, reason=ending.reason, code=code)
     if status in ENDED:
@@ -214,7 +261,8 @@ def _write_end(
     if ending.kind == "stopped":
         return leases.hand_back_job(session, job_id, owner, now)
     if ending.kind == "lost":
-        return leases.lose_job(session, job_id, owner, runtime.retries, ending.reason, now)
+        words = _last_words(ending.stderr)
+        return leases.lose_job(session, job_id, owner, runtime.retries, ending.reason, now, words)
     if ending.kind == "problem" and leases.fail_job(session, job_id, owner, document, now):
         return JobStatus.FAILED
     if ending.kind == "result":
@@ -224,6 +272,13 @@ def _write_end(
             session.add_all(artifacts)
             return JobStatus.SUCCEEDED
     return JobStatus.CANCELLED if leases.cancel_job(session, job_id, owner, now) else None
+
+
+def _last_words(stderr: str) -> str:
+    """The end of what a lost child wrote, for the job's owner: without the places of this machine."""
+    for place, name in ((sys.prefix, "python"), (str(PROJECT), ".")):
+        stderr = stderr.replace(place, name)
+    return stderr[-LAST_WORDS:].strip()
 
 
 def _artifacts(claimed: Claimed, outputs: list[Output], now: datetime) -> list[Artifact]:

@@ -46,6 +46,24 @@ class WarningMessage(Message):
     layer: Text | None = None
 
 
+class CheckpointMessage(Message):
+    """A file in the scratch folder from which another attempt can go on."""
+
+    type: Literal["checkpoint"]
+    part: Literal["network", "training"]
+    file: Annotated[str, Field(pattern=r"^checkpoint-[0-9]{1,9}\.safetensors$")]
+    stage: Stage
+    epoch: Annotated[int, Field(ge=0, lt=2**31)]
+    step: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class RestartMessage(Message):
+    """What an earlier attempt left is of no use: everything is done, and said, again."""
+
+    type: Literal["restart"]
+    reason: Text
+
+
 class SandboxMessage(Message):
     """Which optional parts of its sandbox the kernel granted the child, and which not."""
 
@@ -79,6 +97,8 @@ Said = (
     | ProgressMessage
     | MetricMessage
     | WarningMessage
+    | CheckpointMessage
+    | RestartMessage
     | SandboxMessage
     | LogMessage
     | ResultMessage

@@ -7,7 +7,7 @@ from basisconv.cost import Costs, count
 from basisconv.smallest import Try
 from worker import synthetic
 from worker.baseline import chance
-from worker.measure import Answers, score
+from worker.measure import Answers
 from worker.timing import figures, target_batch
 from worker.work import Work
 
@@ -182,9 +182,7 @@ def result(work: Work, spent: Spent, judged: Judgement) -> dict[str, Any]:
     compressed |= {"bytes": own["bytes"], "latency_ms": figures(work.timings, "compressed")}
     original = _figures(work, before, work.reference)
     original |= {"bytes": work.bytes_original, "latency_ms": figures(work.timings, "original")}
-    truncated = _figures(work, after, work.truncated)
-    if work.truncated is work.compressed:
-        truncated = compressed
+    truncated = compressed if work.truncated is None else work.truncated | _costs(after)
     return {
         "original": original,
         "truncated": truncated,
@@ -207,14 +205,16 @@ def result(work: Work, spent: Spent, judged: Judgement) -> dict[str, Any]:
 
 
 def _figures(work: Work, costs: Costs, answers: Answers | None) -> dict[str, Any]:
-    macs, params, learnable = costs.macs, costs.params, costs.learnable_params
-    return _scores(work, answers) | {"macs": macs, "params": params, "learnable_params": learnable}
+    return _scores(work, answers) | _costs(costs)
+
+
+def _costs(costs: Costs) -> dict[str, Any]:
+    return {"macs": costs.macs, "params": costs.params, "learnable_params": costs.learnable_params}
 
 
 def _scores(work: Work, answers: Answers | None) -> dict[str, Any]:
-    assert work.reference is not None
     assert answers is not None
-    return score(answers, work.reference, work.tests, work.network.output_names).document()
+    return work.scored(answers)
 
 
 def _layers(work: Work, after: Costs) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +15,12 @@ from basisconv.errors import MethodError
 from basisconv.formats import onnx_reader
 from basisconv.formats.network import Network
 from worker import device as devices
+from worker.checkpoint import Keeper, Unusable
 from worker.data.materialize import Images, check_classes, materialize
 from worker.data.spec import InputSpec
+from worker.found import collect, restore_, settle_
 from worker.measure import TestImages
-from worker.outcome import Spent, judge, result
-from worker.peaks import Peaks
+from worker.outcome import judge, result
 from worker.stages import scratch
 from worker.stages.calibrate import calibrate
 from worker.stages.decompose import decompose
@@ -28,11 +28,11 @@ from worker.stages.evaluate import evaluate
 from worker.stages.export import export
 from worker.stages.finetune import finetune
 from worker.stages.verify import verify
+from worker.teller import Teller
 from worker.work import Message, Said, Work, warning
 
 Report = Callable[[Message], None]
 RANDOM_IMAGES: Final = 16  # stand-ins where there is no data set, to check the exported files on
-PROGRESS_SECONDS: Final = 0.25
 # The stages and their share of the time, as measured on CIFAR ResNets; for the progress bar alone.
 STAGES: Final[tuple[tuple[Stage, Callable[[Work], Said], float], ...]] = (
     (Stage.CALIBRATE, calibrate, 0.2),
@@ -43,6 +43,7 @@ STAGES: Final[tuple[tuple[Stage, Callable[[Work], Said], float], ...]] = (
     (Stage.VERIFY, verify, 0.2),
 )
 SEARCHED: Final = 6  # times the share of decompose, where networks are tried for a target on accuracy
+RESUMABLE: Final = (Stage.FINETUNE, Stage.EVALUATE)  # another attempt can begin with these
 # Kind train: calibrating is looking at the network as it came, decomposing drawing filters, tuning training.
 TRAINING: Final = {
     Stage.CALIBRATE: scratch.look,
@@ -55,13 +56,29 @@ log = logging.getLogger(__name__)  # reaches the worker's log through child_log
 
 def run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
     """All stages of one job. Raises Problem or MethodError, the latter with public layer names."""
-    teller = _Teller(report)
+    try:
+        return _run(task, folder, report)
+    except Unusable as error:
+        report({"type": "restart", "reason": str(error)[:1000]})
+        report({"type": "stage", "stage": Stage.CALIBRATE.value})
+        return _run(task | {"resume": None}, folder, report)
+
+
+def _run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
+    resume = task.get("resume")
+    teller = Teller(report, Stage(resume["stage"]) if resume else Stage.CALIBRATE)
     work = open_work(task, folder)
     log.info("work.opened", extra={"fields": _about(work)})
-    for notice in work.images.warnings if work.images is not None else ():
-        report(warning(notice["code"], notice["detail"]))
+    work.keeper.spent = teller.so_far
+    saved = work.keeper.taken_up("network")
+    if saved is not None:
+        restore_(work, saved)
+        teller.take_up(work.keeper.spent_before())
+    else:
+        for notice in work.images.warnings if work.images is not None else ():
+            report(warning(notice["code"], notice["detail"]))
     try:
-        _run_stages(work, teller)
+        _run_stages(work, teller, None if saved is None else Stage(saved.about["stage"]))
     except MethodError as error:
         if error.layer is not None:
             error.layer = work.public.get(error.layer, error.layer)
@@ -85,20 +102,25 @@ def _about(work: Work) -> dict[str, Any]:
     }
 
 
-def _run_stages(work: Work, teller: "_Teller") -> None:
+def _run_stages(work: Work, teller: Teller, first: Stage | None) -> None:
+    """All stages, or those from `first` on, which an earlier attempt had reached."""
     tunes = work.options.training.epochs > 0 and work.with_images
     stages = [stage for stage in STAGES if tunes or stage[0] is not Stage.FINETUNE]
     shares = {stage: share for stage, _, share in stages}
     if work.allowed_loss is not None:
         shares[Stage.DECOMPOSE] *= SEARCHED
     whole = sum(shares.values())
-    done = 0.0
-    for stage, steps, _ in stages:
+    begin = 0 if first is None else [stage for stage, _, _ in stages].index(first)
+    done = sum(shares[stage] for stage, _, _ in stages[:begin])
+    for stage, steps, _ in stages[begin:]:
         share = shares[stage]
+        if stage in RESUMABLE and work.with_images:
+            settle_(work.module)
+            if stage is not first:
+                teller.say_all(work.keeper.keep("network", *collect(work), stage))
         teller.begin(stage, done / whole, share / whole)
         chosen = TRAINING.get(stage, steps) if work.options.kind == "train" else steps
-        for said in chosen(work):
-            teller.say(said)
+        teller.say_all(chosen(work))
         done += share
     teller.end()
 
@@ -126,6 +148,7 @@ def open_work(task: dict[str, Any], folder: Path) -> Work:
         spec=spec,
         images=images,
         tests=_test_images(images, spec, network),
+        keeper=Keeper(folder, (task.get("resume") or {}).get("files", {})),
     )
 
 
@@ -157,48 +180,3 @@ def _test_images(images: Images | None, spec: InputSpec, network: Network) -> Te
     shape = (RANDOM_IMAGES, *network.input_shape)
     x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return TestImages(x, None, spec, real=False)
-
-
-class _Teller:
-    """Passes messages on: progress as a share of the whole job, with the time that is left."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._began = self._stage_began = time.monotonic()
-        self._told = 0.0
-        self._stage = Stage.CALIBRATE  # the child has said so already
-        self._from = self._share = 0.0
-        self._peaks = Peaks()
-        self._peaks.begin()
-        self.spent = Spent()
-
-    def begin(self, stage: Stage, done: float, share: float) -> None:
-        """Enter a stage, or set the share of the one that we are in."""
-        self._from, self._share = done, share
-        if stage is self._stage:
-            return
-        self.end()
-        self._peaks.begin()
-        self._stage, self._stage_began = stage, time.monotonic()
-        self._report({"type": "stage", "stage": stage.value})
-
-    def end(self) -> None:
-        stage = self._stage.value
-        self.spent.seconds[stage] = round(time.monotonic() - self._stage_began, 3)
-        self.spent.peak_bytes[stage] = self._peaks.resident()
-        if (allocated := self._peaks.allocated()) is not None:
-            self.spent.peak_device_bytes[stage] = allocated
-
-    def say(self, said: Message) -> None:
-        if said["type"] != "progress":
-            self._report(said)
-            return
-        now = time.monotonic()
-        if now - self._told < PROGRESS_SECONDS and said["fraction"] > 0:
-            return
-        self._told = now
-        fraction = min(self._from + self._share * said["fraction"], 1.0)
-        message = said | {"fraction": round(fraction, 4)}
-        if fraction > 0.02:
-            message["eta_seconds"] = round((now - self._began) * (1 - fraction) / fraction, 1)
-        self._report(message)

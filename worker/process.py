@@ -113,6 +113,10 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
 
+    def was_asked_to_stop(self) -> bool:
+        """Whether it ended as on SIGTERM: by the signal, or without a word when it has saved its work."""
+        return self.process.poll() in (-signal.SIGTERM, 0)
+
     def wait(self, seconds: float) -> int | None:
         """The exit status, or None if the child still runs."""
         try:

@@ -5,15 +5,25 @@ from datetime import datetime
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import update
+from sqlalchemy import delete, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.jobs import events
-from app.jobs.leases import ACTIVE
+from app.jobs.checkpoints import Reached
+from app.jobs.states import ACTIVE
 from app.jobs.tables import Job, JobMetric
-from worker.messages import MetricMessage, ProgressMessage, Said, StageMessage, WarningMessage
+from worker.carrier import Carrier
+from worker.messages import (
+    CheckpointMessage,
+    MetricMessage,
+    ProgressMessage,
+    RestartMessage,
+    Said,
+    StageMessage,
+    WarningMessage,
+)
 from worker.runtime import Runtime
 
 FLUSH_SECONDS: Final = 0.5  # stages go at once, the rest waits for company
@@ -29,14 +39,21 @@ log = structlog.get_logger(__name__)
 
 
 class JobReporter:
-    """Stages, progress, metrics and warnings of one attempt."""
+    """Stages, progress, metrics and warnings of one attempt; its checkpoints go on to the carrier.
 
-    def __init__(self, runtime: Runtime, job_id: str, owner: str) -> None:
+    `warnings` are those that the job had when the attempt began.
+    """
+
+    def __init__(
+        self, runtime: Runtime, job_id: str, owner: str, warnings: list[dict[str, Any]], carrier: Carrier
+    ) -> None:
         self._runtime = runtime
         self._job_id = job_id
         self._owner = owner
+        self._carrier = carrier
         self._waiting: list[Said] = []
-        self._warnings: list[dict[str, Any]] = []
+        self._reached: list[tuple[str, Reached]] = []
+        self._warnings = list(warnings)
         self._stage: str | None = None
         self._running: tuple[str, float] | None = None  # the stage at work and when it was said to begin
         self._points = 0
@@ -52,7 +69,7 @@ class JobReporter:
             log.info("stage.started", stage=said.stage.value)
         if len(self._waiting) < MOST_WAITING:
             self._waiting.append(said)
-            self._urgent = self._urgent or isinstance(said, StageMessage)
+            self._urgent = self._urgent or isinstance(said, (StageMessage, CheckpointMessage))
 
     def finish_stage(self) -> None:
         """The stage at work has come to its end: the next one begins, or the result is there."""
@@ -78,48 +95,65 @@ class JobReporter:
                 self._write(session, self._runtime.clock.now())
         except SQLAlchemyError as error:
             self._stage, self._warnings, self._points, self._events = kept
+            self._reached.clear()
             log.warning("report.delayed", job_id=self._job_id, error=type(error).__name__)
             return
         self._waiting.clear()
         self._urgent = False
+        for file, reached in self._reached:
+            self._carrier.take(file, reached)
+        self._reached.clear()
         self._runtime.waker.wake(self._job_id)
 
     def _write(self, session: Session, now: datetime) -> None:
-        values = self._values()
         ours = update(Job).where(
             Job.id == self._job_id, Job.lease_owner == self._owner, Job.status.in_(ACTIVE)
         )
-        if session.scalar(ours.values(**values).returning(Job.id)) is None:
+        # The id alone: the row is locked and checked.
+        if session.scalar(ours.values(id=self._job_id).returning(Job.id)) is None:
             return  # the lease is somebody else's; the heartbeat finds out as well
-        self._write_events(session, now)
+        values: dict[str, Any] = {}
+        for said in self._waiting:
+            values |= self._values(said)
+            self._write_event(session, said, now)
+        if values:
+            session.execute(ours.values(**values))
         self._write_metrics(session, now)
 
-    def _values(self) -> dict[str, Any]:
-        """The row's new columns; the id alone when there are none, so that the row is locked and checked."""
-        values: dict[str, Any] = {"id": self._job_id}
-        for said in self._waiting:
-            if isinstance(said, StageMessage):
-                values["stage"] = said.stage.value
-            elif isinstance(said, ProgressMessage):
-                values["progress"] = _progress(said)
-            elif isinstance(said, WarningMessage):
-                self._warnings.append(said.model_dump(exclude={"type"}, exclude_none=True))
-                values["warnings"] = self._warnings[:1000]
-        return values
+    def _values(self, said: Said) -> dict[str, Any]:
+        """The row's columns that the message changes."""
+        if isinstance(said, StageMessage):
+            return {"stage": said.stage.value}
+        if isinstance(said, ProgressMessage):
+            return {"progress": _progress(said)}
+        if isinstance(said, RestartMessage):
+            self._warnings.clear()
+        elif isinstance(said, WarningMessage):
+            self._warnings.append(said.model_dump(exclude={"type"}, exclude_none=True))
+        else:
+            return {}
+        return {"warnings": self._warnings[:1000]}
 
-    def _write_events(self, session: Session, now: datetime) -> None:
-        for said in self._waiting:
-            if isinstance(said, StageMessage):
-                self._stage = said.stage.value
-                self._event(session, "stage", self._stage, {}, now)
-            elif isinstance(said, ProgressMessage) and self._is_due(said):
-                self._event(session, "progress", said.message, _progress(said), now)
-            elif isinstance(said, WarningMessage):
-                document = said.model_dump(exclude={"type"}, exclude_none=True)
-                self._event(session, "warning", said.detail, document, now)
-            elif isinstance(said, MetricMessage):
-                document = said.model_dump(exclude={"type"})
-                self._event(session, "metric", f"{said.name} {said.value:.6g}", document, now)
+    def _write_event(self, session: Session, said: Said, now: datetime) -> None:
+        document = said.model_dump(exclude={"type"}, exclude_none=True)
+        if isinstance(said, StageMessage):
+            self._stage = said.stage.value
+            self._event(session, "stage", self._stage, {}, now)
+        elif isinstance(said, ProgressMessage) and self._is_due(said):
+            self._event(session, "progress", said.message, _progress(said), now)
+        elif isinstance(said, WarningMessage):
+            self._event(session, "warning", said.detail, document, now)
+        elif isinstance(said, MetricMessage):
+            self._event(session, "metric", f"{said.name} {said.value:.6g}", document, now)
+        elif isinstance(said, RestartMessage):
+            session.execute(delete(JobMetric).where(JobMetric.job_id == self._job_id))
+            self._event(session, "warning", "All is done anew: " + said.reason, document, now)
+        elif isinstance(said, CheckpointMessage):
+            self._reached.append((said.file, self._reach(session, said)))
+
+    def _reach(self, session: Session, said: CheckpointMessage) -> Reached:
+        told = events.last_seq(session, self._job_id)
+        return Reached(said.part, said.stage.value, said.epoch, said.step, told, len(self._warnings))
 
     def _is_due(self, said: ProgressMessage) -> bool:
         silence = time.monotonic() - self._progress_at

@@ -25,6 +25,7 @@ from worker.quota import Quota
 
 TICK_SECONDS: Final = 0.2
 MOST_LINES: Final = 1_000  # of one child in the worker's log
+ASKED_SECONDS: Final = 1.0  # between a machine's SIGTERM to the child and that to us
 EXIT_SECONDS: Final = 10.0  # from the last line to the end of the process
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,7 @@ class Ending:
     document: dict[str, Any] | None = None  # the result, or the problem
     reason: str = ""  # of a lost child
     crashed: bool = False  # of a lost child: by its own doing, so that it would end so again
+    stderr: str = ""  # the end of what it wrote there
 
 
 class Reporter(Protocol):
@@ -131,13 +133,16 @@ def _printable(text: str) -> str:
 def _lost(child: Child, watch: Watch) -> Ending:
     """The pipe ended without a last word. A child that closed it and lives on has left the protocol too."""
     child.wait(EXIT_SECONDS)
+    if child.was_asked_to_stop() and watch.stopping.wait(ASKED_SECONDS):
+        return Ending("stopped")
     child.kill()
     if child.ran_out_of_memory():
         return Ending("problem", out_of_memory(child.ending()).document())
     if child.ran_out_of_time:
         return Ending("problem", _time_limit(watch.seconds).document())
-    log.warning("child.lost", ending=child.ending(), stderr=_tail(child))
-    return Ending("lost", reason=child.ending(), crashed=child.crashed)
+    tail = _tail(child)
+    log.warning("child.lost", ending=child.ending(), stderr=tail)
+    return Ending("lost", reason=child.ending(), crashed=child.crashed, stderr=tail)
 
 
 def _must_end(child: Child, reporter: Reporter, watch: Watch, deadline: float) -> Ending | None:

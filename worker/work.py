@@ -19,9 +19,10 @@ from basisconv.latency import Timed
 from basisconv.options import Measured
 from basisconv.smallest import Smallest
 from worker import runners
+from worker.checkpoint import Keeper
 from worker.data.materialize import Images
 from worker.data.spec import InputSpec
-from worker.measure import Answers, TestImages
+from worker.measure import Answers, TestImages, score
 from worker.runners import Runner
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ class Work:
     spec: InputSpec
     images: Images | None
     tests: TestImages
+    keeper: Keeper
     # Found on the way:
     reference: Answers | None = None  # the original's answers
     synthetic: Synthetic | None = None  # images made for a job without a data set
-    truncated: Answers | None = None
+    truncated: Message | None = None  # scores right after decomposition; None: nothing happens to it after
     compressed: Answers | None = None
     measured: Measured | None = None  # by calibrate, for decompose
     timed: Timed | None = None  # under a target on time: what the runtime said
@@ -83,6 +85,11 @@ class Work:
 
     def runner(self, module: fx.GraphModule) -> Runner:
         return runners.of_module(module, self.device, self.network.module_batch)
+
+    def scored(self, answers: Answers) -> Message:
+        """Accuracy and agreement of a network that answered so."""
+        assert self.reference is not None
+        return score(answers, self.reference, self.tests, self.network.output_names).document()
 
     @property
     def with_images(self) -> bool:

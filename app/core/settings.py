@@ -121,6 +121,12 @@ class Settings(BaseSettings):
     retry_seconds: float = Field(
         2, ge=0, le=3600, description="Wait before the second attempt; doubles after that."
     )
+    keep_lost_hours: float = Field(
+        168,
+        ge=0,
+        le=87_600,
+        description="How long the checkpoint of a job is kept that used up its attempts.",
+    )
     job_seconds: float = Field(86_400, ge=1, description="Longest run of one job attempt, in seconds.")
     inspection_seconds: float = Field(300, ge=1, description="Longest inspection of one upload, in seconds.")
     inspection_bytes: int = Field(
@@ -139,7 +145,7 @@ class Settings(BaseSettings):
         "libraries lie outside its own folders, /usr and /lib.",
     )
     grace_seconds: float = Field(
-        20, ge=1, le=600, description="How long a stopping worker waits for its child."
+        20, ge=1, le=600, description="How long a stopping worker may take to save and hand back its job."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where jobs compute.")
     torch_threads: int = Field(0, ge=0, le=256, description="Threads of a job's child; 0 = all cores.")

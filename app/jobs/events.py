@@ -29,11 +29,10 @@ def append(
     keys to the row unhindered.
     """
     session.execute(select(Job.id).where(Job.id == job_id).with_for_update(key_share=True))
-    last = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job_id))
     event = JobEvent(
         id=new_id("event", now),
         job_id=job_id,
-        seq=(last or 0) + 1,
+        seq=last_seq(session, job_id) + 1,
         type=type,
         stage=stage,
         message=message,
@@ -54,3 +53,8 @@ def after(session: Session, job_id: str, seq: int, limit: int) -> Sequence[JobEv
         .limit(limit)
     )
     return session.scalars(statement).all()
+
+
+def last_seq(session: Session, job_id: str) -> int:
+    """The number of the newest event, 0 before the first."""
+    return session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job_id)) or 0

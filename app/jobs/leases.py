@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Update, delete, func, or_, select, update
+from sqlalchemy import Update, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.core.errors import Problem, WorkerLost
 from app.datasets.tables import Dataset
-from app.jobs import events
-from app.jobs.states import JobStatus, sources
-from app.jobs.tables import Job, JobMetric
+from app.jobs import checkpoints, events
+from app.jobs.states import ACTIVE, JobStatus, sources
+from app.jobs.tables import Job, JobCheckpoint
 from app.models.tables import Model
 
 Inspected = type[Model] | type[Dataset]
-ACTIVE = (JobStatus.RUNNING, JobStatus.CANCELLING)  # the statuses in which a job has a worker
 LONGEST_WAIT_SECONDS = 600.0  # doubling stops here
 
 
@@ -60,15 +59,22 @@ def claim_job(session: Session, job_id: str, lease: Lease, now: datetime) -> Job
             not_before=None,
             stage=None,
             progress={},
-            warnings=[],
             started_at=func.coalesce(Job.started_at, now),
         )
         .returning(Job)
     ).one_or_none()
     if job is not None:
-        session.execute(delete(JobMetric).where(JobMetric.job_id == job_id))  # of an attempt that was lost
-        events.append(session, job_id, "progress", None, f"Attempt {job.attempt} started", {}, now)
+        parts = checkpoints.rewind(session, job)
+        message = f"Attempt {job.attempt} started"
+        if parts:
+            message += f", from {_place(parts[-1])}"
+        events.append(session, job_id, "progress", None, message, {}, now)
     return job
+
+
+def _place(part: JobCheckpoint) -> str:
+    where = f"the stage {part.stage}"
+    return f"step {part.step} of {where}" if part.step else where
 
 
 def claim_inspection(
@@ -128,7 +134,10 @@ def succeed_job(session: Session, job_id: str, owner: str, result: dict[str, Any
 
 
 def fail_job(session: Session, job_id: str, owner: str, problem: dict[str, Any], now: datetime) -> bool:
-    """Running → failed with a problem document, an `error` event and the job's one `done` event."""
+    """Running → failed with a problem document, an `error` event and the job's one `done` event.
+
+    Of one that used up its attempts the checkpoint is kept, for whoever looks for the reason.
+    """
     ending = _ended(job_id, owner, JobStatus.FAILED, now).values(error=problem)
     return _done(session, ending, job_id, JobStatus.FAILED, now, problem)
 
@@ -150,6 +159,8 @@ def _done(
     ended = session.execute(ending.returning(Job.stage)).one_or_none()
     if ended is None:
         return False
+    if problem is None or problem.get("code") != WorkerLost.code:
+        checkpoints.drop(session, job_id)
     append_done(session, job_id, status, ended.stage, now, problem)
     return True
 
@@ -185,10 +196,17 @@ def hand_back_job(session: Session, job_id: str, owner: str, now: datetime) -> J
 
 
 def lose_job(
-    session: Session, job_id: str, owner: str, retries: Retries, reason: str, now: datetime
+    session: Session,
+    job_id: str,
+    owner: str,
+    retries: Retries,
+    reason: str,
+    now: datetime,
+    last_words: str = "",
 ) -> JobStatus | None:
     """A child or worker is gone: queued again after a wait, failed when out of attempts, cancelled if asked.
 
+    `last_words`: the end of what the child wrote to standard error, kept in the event of the lost attempt.
     None when `owner` no longer holds the lease.
     """
     job = _own_job(session, job_id, owner)
@@ -196,12 +214,13 @@ def lose_job(
         return None
     if job.status == JobStatus.CANCELLING:
         return _cancelled(session, job, now)
+    message = f"Attempt {job.attempt} of {retries.max_attempts} was lost: {reason}"
+    data = {"attempt": job.attempt} | ({"stderr": last_words} if last_words else {})
+    events.append(session, job_id, "warning", job.stage, message, data, now)
     if job.attempt >= retries.max_attempts:
         problem = worker_lost(job.attempt, reason).document()
         fail_job(session, job_id, owner, problem, now)
         return JobStatus.FAILED
-    message = f"Attempt {job.attempt} of {retries.max_attempts} was lost: {reason}"
-    events.append(session, job_id, "warning", job.stage, message, {"attempt": job.attempt}, now)
     _requeue(job, retries.not_before(job.attempt, now), now)
     return JobStatus.QUEUED
 

@@ -18,10 +18,11 @@ from app.core.metrics import NO_CODE, WorkMetrics
 from app.core.queue import Doorbell, TaskName
 from app.core.settings import Settings
 from app.datasets.tables import Dataset
-from app.jobs import leases
-from app.jobs.states import JobStatus
+from app.jobs import checkpoints, leases
+from app.jobs.states import ACTIVE, JobStatus
 from app.jobs.tables import Job
 from app.models.tables import Model
+from app.storage.store import Store
 
 ADVISORY_LOCK: Final = 0x42617369  # "Basi": any constant that nothing else in this database uses
 LOST_AT_ONCE: Final = 200
@@ -46,6 +47,7 @@ class Reaper:
     def __init__(
         self,
         sessions: sessionmaker[Session],
+        store: Store,
         doorbell: Doorbell,
         clock: Clock,
         settings: Settings,
@@ -53,6 +55,7 @@ class Reaper:
         metrics: WorkMetrics | None = None,
     ) -> None:
         self._sessions = sessions
+        self._store = store
         self._doorbell = doorbell
         self._clock = clock
         self._settings = settings
@@ -86,9 +89,13 @@ class Reaper:
 
     def _hand_on_jobs(self, now: datetime) -> None:
         with self._sessions.begin() as session:
-            outcomes = {}
-            for job_id, owner in _expired(session, Job, leases.ACTIVE, now):
-                outcomes[job_id] = leases.lose_job(session, job_id, owner, self._retries, SILENT, now)
+            outcomes: dict[str, JobStatus | None] = {}
+            stale: set[str] = set()
+            for job_id, owner in _expired(session, Job, ACTIVE, now):
+                with checkpoints.dropped_keys(session, job_id) as keys:
+                    outcomes[job_id] = leases.lose_job(session, job_id, owner, self._retries, SILENT, now)
+                stale |= keys
+        checkpoints.delete_objects(self._store, stale)
         for job_id, status in outcomes.items():
             log.warning("reaper.job_handed_on", job_id=job_id, status=status)
             self._metrics.lease_expired("job", status)

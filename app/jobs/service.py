@@ -13,7 +13,7 @@ from app.core.metrics import NO_CODE
 from app.core.security import Caller
 from app.core.unit import Services, Unit
 from app.datasets import service as datasets
-from app.jobs import checks, events, from_scratch, leases, repository
+from app.jobs import checkpoints, checks, events, from_scratch, leases, repository
 from app.jobs.options import JobCreate
 from app.jobs.states import ENDED, JobStatus
 from app.jobs.tables import Job
@@ -70,6 +70,9 @@ def cancel(unit: Unit, services: Services, caller: Caller, job_id: str) -> Job:
         leases.append_done(unit.session, job.id, JobStatus.CANCELLED, None, unit.now)
         ended = services.metrics.work.jobs_ended.labels(JobStatus.CANCELLED, NO_CODE)
         unit.after_commit(ended.inc)
+        with checkpoints.dropped_keys(unit.session, job.id) as keys:  # of an attempt before it waited again
+            checkpoints.drop(unit.session, job.id)
+        unit.after_commit(lambda: checkpoints.delete_objects(services.store, keys))
     elif not repository.ask_to_cancel(unit.session, job.id):
         unit.session.refresh(job)
         if job.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
@@ -89,7 +92,9 @@ def delete(unit: Unit, services: Services, caller: Caller, job_id: str) -> None:
         raise InvalidState(
             f"The job {job.id} is {job.status}; only an ended job can be deleted.", hint="Cancel it first."
         )
+    kept = [part.key for part in checkpoints.of_job(unit.session, job.id)]
     hashes = remove(unit.session, job)
+    unit.after_commit(lambda: checkpoints.delete_objects(services.store, kept))
     unit.after_commit(lambda: release_objects(services.sessions, services.store, hashes))
 
 

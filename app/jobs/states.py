@@ -32,6 +32,7 @@ TRANSITIONS: Final[dict[JobStatus, frozenset[JobStatus]]] = {
     JobStatus.FAILED: frozenset(),
     JobStatus.CANCELLED: frozenset(),
 }
+ACTIVE: Final = (JobStatus.RUNNING, JobStatus.CANCELLING)  # the statuses in which a job has a worker
 ENDED: Final = frozenset(status for status, following in TRANSITIONS.items() if not following)
 
 

@@ -63,3 +63,25 @@ class JobMetric(Base):
     step: Mapped[int] = mapped_column(primary_key=True)
     value: Mapped[float]
     at: Mapped[datetime]
+
+
+class JobCheckpoint(Base):
+    """What an attempt left for the next one to go on with; the bytes are an object of the storage.
+
+    At most one of each part: `network` as it stands at the beginning of a stage, `training` in the middle of
+    one. `event_seq` and `warnings` are how far the job had told its story when the part was made.
+    """
+
+    __tablename__ = "job_checkpoints"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    part: Mapped[str] = mapped_column(primary_key=True)  # network | training
+    key: Mapped[str]  # of the object
+    bytes: Mapped[int]
+    sha256: Mapped[str]
+    stage: Mapped[str]  # where the next attempt begins
+    epoch: Mapped[int]
+    step: Mapped[int]
+    event_seq: Mapped[int]
+    warnings: Mapped[int]  # how many the job had
+    created_at: Mapped[datetime]

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.core import idempotency
 from app.core.clock import Clock
 from app.core.settings import Settings
+from app.jobs import checkpoints
 from app.jobs.retention import expire_jobs
 from app.keys.tables import IdempotencyRecord, Reservation
 from app.storage.references import lock_object, referenced
@@ -62,8 +63,12 @@ class Janitor:
                 jobs = expire_jobs(self._sessions, self._store, now - kept)
             uploads = self._store.clear_staging(now - STALE_UPLOAD)
             objects, size = sweep_orphans(self._sessions, self._store, now - ORPHAN_AGE)
+            keep = timedelta(hours=self._settings.keep_lost_hours)
+            left = checkpoints.sweep(self._sessions, self._store, now, keep)
             self._forget(now)
-            log.info("janitor.swept", jobs=jobs, uploads=uploads, objects=objects, bytes=size)
+            log.info(
+                "janitor.swept", jobs=jobs, uploads=uploads, objects=objects, bytes=size, checkpoints=left
+            )
 
     def _forget(self, now: datetime) -> None:
         """Rows that have had their time."""

@@ -8,6 +8,7 @@ _UPLOAD_ID: Final = re.compile(r"upload_[0-9a-z]{26}")
 OBJECTS: Final = "objects/sha256/"
 STAGING: Final = "staging/"
 PIECES: Final = "uploads/"
+CHECKPOINTS: Final = "checkpoints/"
 
 
 def object_key(sha256: str) -> str:
@@ -38,3 +39,8 @@ def pieces_prefix(upload_id: str) -> str:
 def piece_key(upload_id: str, start: int, token: str) -> str:
     """Where the bytes from `start` on lie. The token is the writer's own: no two requests share a piece."""
     return f"{pieces_prefix(upload_id)}{start:015d}-{token}"
+
+
+def checkpoint_key(job_id: str, name: str) -> str:
+    """Where a part of a job's latest checkpoint lies; `name` is new each time, so nothing is overwritten."""
+    return f"{CHECKPOINTS}{job_id}/{name}"

@@ -8,9 +8,10 @@ import hashlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -74,6 +75,20 @@ class Store(Protocol):
         """Delete what a killed process left half uploaded before this moment; how many files that was."""
         ...
 
+    def put_at(self, key: str, source: IO[bytes]) -> None:
+        """What is no content-addressed object: the name is the caller's, and must be new."""
+        ...
+
+    def download_at(self, key: str, path: Path) -> None: ...
+
+    def delete_at(self, key: str) -> None:
+        """Delete it; one that is not there is no error."""
+        ...
+
+    def keys_under(self, prefix: str, before: datetime) -> list[str]:
+        """All keys that begin so and were written before this moment."""
+        ...
+
     def check(self) -> None:
         """Raise if the store does not answer."""
         ...
@@ -131,17 +146,23 @@ class ObjectStore:
         return Blob(sha256=digest, bytes=len(data))
 
     def download_to(self, sha256: str, path: Path) -> None:
+        self.download_at(object_key(sha256), path)
+
+    def put_at(self, key: str, source: IO[bytes]) -> None:
+        obstore.put(self._backend, key, source)
+        self._protect(key)
+
+    def download_at(self, key: str, path: Path) -> None:
         # In ranges: a single request for a large file would run into the HTTP client's time limit.
-        size = obstore.head(self._backend, object_key(sha256))["size"]
+        size = obstore.head(self._backend, key)["size"]
         with path.open("wb") as file:
-            for chunk in self._ranges(sha256, 0, size, _BUFFER_BYTES):
+            for chunk in self._ranges(key, 0, size, _BUFFER_BYTES):
                 file.write(chunk)
 
     def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
-        return self._ranges(sha256, start, end, CHUNK_BYTES)
+        return self._ranges(object_key(sha256), start, end, CHUNK_BYTES)
 
-    def _ranges(self, sha256: str, start: int, end: int, step: int) -> Iterator[bytes]:
-        key = object_key(sha256)
+    def _ranges(self, key: str, start: int, end: int, step: int) -> Iterator[bytes]:
         for offset in range(start, end, step):
             stop = min(offset + step, end)
             yield bytes(obstore.get_range(self._backend, key, start=offset, end=stop))
@@ -169,15 +190,24 @@ class ObjectStore:
         self._delete(object_key(sha256))
 
     def clear_staging(self, before: datetime) -> int:
-        stale = [
-            entry["path"]
-            for page in obstore.list(self._backend, prefix=STAGING)
-            for entry in page
-            if entry["last_modified"] < before
-        ]
+        stale = self.keys_under(STAGING, before)
         for key in stale:
             self._delete(key)
         return len(stale)
+
+    def delete_at(self, key: str) -> None:
+        self._delete(key)
+        if self._root is not None:
+            with suppress(OSError):  # its folder holds something else, or is gone
+                (self._root / key).parent.rmdir()
+
+    def keys_under(self, prefix: str, before: datetime) -> list[str]:
+        return [
+            entry["path"]
+            for page in obstore.list(self._backend, prefix=prefix)
+            for entry in page
+            if entry["last_modified"] < before
+        ]
 
     def check(self) -> None:
         key = staging_key(f"check-{secrets.token_hex(8)}")
@@ -209,7 +239,7 @@ def open_store(url: str) -> ObjectStore:
     root = Path(unquote(urlsplit(url).path))
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)
-    for folder in ("objects", "objects/sha256", "staging", "uploads"):
+    for folder in ("objects", "objects/sha256", "staging", "uploads", "checkpoints"):
         (root / folder).mkdir(mode=0o700, exist_ok=True)
         os.chmod(root / folder, 0o700)  # noqa: PTH101 - mkdir's mode is subject to the umask
     return ObjectStore(LocalStore(root), root)

@@ -33,7 +33,7 @@ def write(network: Network, compressed: fx.GraphModule, path: Path) -> dict[str,
     left_out = unstored(recipe)
     state = compressed.state_dict()
     tensors = {name: _plain(value) for name, value in state.items() if name not in left_out}
-    save_file(tensors, path, metadata={"format": "pt", "made_by": "basisconv"})
+    save_file(tensors, path, metadata={"format": "pt"})  # one entry: of several the order is random
     public = network.public()
     layers = [{"name": public.get(entry["path"], entry["path"]), **entry} for entry in recipe["layers"]]
     return {

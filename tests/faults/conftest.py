@@ -1,8 +1,10 @@
 """Real jobs on real workers, which the tests then kill. The reaper, else in the web process, is a thread."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 
@@ -16,9 +18,11 @@ from app.core.clock import SystemClock
 from app.core.queue import CeleryDoorbell
 from app.core.settings import Settings
 from app.embedded.processes import Worker
+from app.jobs import checkpoints
 from app.jobs.reaper import Reaper
 from app.jobs.states import ENDED, JobStatus
-from app.jobs.tables import Job, JobEvent
+from app.jobs.tables import Job, JobCheckpoint, JobEvent, JobMetric
+from app.storage.keys import CHECKPOINTS
 from app.storage.store import ObjectStore, open_store
 from tests.support.processes import wait_until
 from tests.worker import networks
@@ -37,12 +41,14 @@ class Bench:
     model_id: str
     dataset_id: str
 
-    def start(self, epochs: int = 0, *, ring: bool = True, model_id: str | None = None) -> str:
+    def start(
+        self, epochs: int = 0, *, ring: bool = True, model_id: str | None = None, batch_size: int = 128
+    ) -> str:
         """A queued job whose bell was rung, as POST /v1/jobs leaves it."""
         options = {
             "kind": "compress",
             "compression": {"target": {"macs": 0.6}},
-            "training": {"epochs": epochs},
+            "training": {"epochs": epochs, "batch_size": batch_size},
             "exports": ["onnx"],
         }
         model_id = model_id or self.model_id
@@ -93,6 +99,41 @@ class Bench:
             statement = select(func.count()).where(JobEvent.job_id == job_id, JobEvent.type == type_)
             return session.scalar(statement) or 0
 
+    def parts(self, job_id: str) -> dict[str, JobCheckpoint]:
+        """What the job's latest checkpoint consists of."""
+        with self.sessions() as session:
+            return {part.part: part for part in checkpoints.of_job(session, job_id)}
+
+    def wait_for_step(self, job_id: str, step: int, seconds: float = 60) -> JobCheckpoint:
+        """Until a checkpoint in the middle of fine-tuning is kept that is at least so far."""
+
+        def found() -> bool:
+            part = self.parts(job_id).get("training")
+            return part is not None and part.step >= step
+
+        wait_until(lambda: found() or self._ended(job_id), seconds)
+        return self.parts(job_id)["training"]
+
+    def kept_objects(self) -> list[str]:
+        """All checkpoints in the storage."""
+        return self.store.keys_under(CHECKPOINTS, datetime.now(UTC) + timedelta(days=1))
+
+    def hashes(self, job_id: str) -> dict[str, str]:
+        """The job's artifacts; the bytes in the store are looked at, not believed."""
+        with self.sessions() as session:
+            found = session.scalars(select(Artifact).where(Artifact.job_id == job_id)).all()
+        for artifact in found:
+            data = b"".join(self.store.read(artifact.sha256, 0, artifact.bytes))
+            assert hashlib.sha256(data).hexdigest() == artifact.sha256
+        assert len({artifact.name for artifact in found}) == len(found)
+        return {artifact.name: artifact.sha256 for artifact in found}
+
+    def metrics(self, job_id: str) -> dict[tuple[str, int], float]:
+        """The curves that do not depend on the clock."""
+        with self.sessions() as session:
+            points = session.scalars(select(JobMetric).where(JobMetric.job_id == job_id)).all()
+        return {(p.name, p.step): p.value for p in points if p.name != "images_per_second"}
+
     def artifacts(self, job_id: str) -> int:
         with self.sessions() as session:
             return session.scalar(select(func.count()).where(Artifact.job_id == job_id)) or 0
@@ -130,7 +171,7 @@ def bench(
     about = {name: found[name] for name in ("examples", "classes", "image", "labelled", "details")}
     doorbell = CeleryDoorbell(settings.broker_url.get_secret_value())
     stop = Event()
-    reaper = Reaper(sessions, doorbell, SystemClock(), settings)
+    reaper = Reaper(sessions, store, doorbell, SystemClock(), settings)
     thread = Thread(target=reaper.run, args=(stop,), daemon=True)
     thread.start()
     columns = {"input": networks.INPUT, "summary": {"outputs": [networks.CLASSES]}, "bytes": len(model)}

@@ -13,6 +13,7 @@ from app.core.settings import Settings
 from app.jobs.reaper import ADVISORY_LOCK, RUNG_AT_ONCE, Reaper
 from app.jobs.tables import Job, JobEvent
 from app.models.tables import Model
+from app.storage.store import memory_store
 from tests.worker.rows import add_dataset, add_job, add_model, now
 
 SHA = "0" * 64
@@ -63,7 +64,7 @@ class Bench:
 @pytest.fixture
 def bench(sessions: Sessions, settings: Settings) -> Bench:
     bell, clock = Bell(), SetClock(now())
-    return Bench(sessions, Reaper(sessions, bell, clock, settings), bell, clock)
+    return Bench(sessions, Reaper(sessions, memory_store(), bell, clock, settings), bell, clock)
 
 
 def lost(**columns: Any) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def decompose(work: Work) -> Said:
     work.measured = None
     if work.options.training.epochs and work.with_images:
         yield progress(FITTING, "Running the truncated network on the validation images")
-        work.truncated = answer(work.runner(work.module), work.tests, work.folder, "truncated")
+        answers = answer(work.runner(work.module), work.tests, work.folder, "truncated")
+        work.truncated = work.scored(answers)
 
 
 def _as_planned(work: Work) -> Generator[Message, None, Decomposition]:

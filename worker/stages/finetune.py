@@ -21,6 +21,7 @@ from basisconv.scratch import ScratchTraining
 from worker.calibration import random_order
 from worker.data.materialize import Images
 from worker.measure import answer, score, some_rows
+from worker.stages.resumable import Training, run_kept, take_up
 from worker.work import Said, Work, metric, progress, warning
 
 POINTS: Final = 300  # of each curve
@@ -33,16 +34,23 @@ def finetune(work: Work) -> Said:
     if work.search is not None and work.search.found is None:
         return  # the network is the original itself: nothing was lost that could be recovered
     run = _recovery(work)
-    losses: list[float] = []
-    yield from _accuracy(work, 0)
-    yield progress(0.0, "Judging the truncated network on held-back images")
-    for item in run:
+    curve = _Curve(work, TRIALS_SHARE)
+
+    def say(item: Trial | Step | Judged) -> Said:
         if isinstance(item, Step):
-            yield from _stepped(work, item, losses, TRIALS_SHARE)
+            yield from curve.step(item)
         elif isinstance(item, Judged):
             yield from _judged(item, work.options.training.objective)
         else:
             yield from _tried(item, len(run.trials))
+
+    def ends_epoch(item: Trial | Step | Judged) -> bool:
+        return isinstance(item, Judged) or (not run.held_back and curve.ends_epoch(item))
+
+    if not curve.take_up(run):
+        yield from _accuracy(work, 0)
+        yield progress(0.0, "Judging the truncated network on held-back images")
+    yield from run_kept(work, run, say, curve.about, ends_epoch)
     work.module.eval()
     work.tuning = _report(run)
     yield from _warnings(run, work.options.training.objective)
@@ -70,23 +78,41 @@ def _recovery(work: Work) -> Recovery:
 
 def follow(work: Work, run: ScratchTraining) -> Said:
     """Train to the end and say how it goes."""
-    yield from _accuracy(work, 0)
-    losses: list[float] = []
-    for step in run:
-        yield from _stepped(work, step, losses)
+    curve = _Curve(work)
+    if not curve.take_up(run):
+        yield from _accuracy(work, 0)
+    yield from run_kept(work, run, curve.step, curve.about, curve.ends_epoch)
     work.module.eval()
 
 
-def _stepped(work: Work, step: Step, losses: list[float], begin: float = 0.0) -> Said:
-    """Points of the curves, each the mean of the `losses` since the last, and what is done of the stage."""
-    losses.append(step.loss)
-    if step.step % max(1, step.steps // POINTS) == 0 or step.step == step.steps:
-        yield from _curves(step, sum(losses) / len(losses))
-        losses.clear()
-    share = begin + (1 - begin) * step.step / step.steps
-    yield progress(share, f"Epoch {step.epoch} of {step.epochs}", epoch=step.epoch)
-    if step.step % (step.steps // step.epochs) == 0:
-        yield from _accuracy(work, step.step)
+class _Curve:
+    """Points of the curves, each the mean of the losses since the last, and what is done of the stage."""
+
+    def __init__(self, work: Work, begin: float = 0.0) -> None:
+        self._work, self._begin = work, begin
+        self._losses: list[float] = []
+
+    def take_up(self, run: Training[object]) -> bool:
+        """Go on where an earlier attempt was, if it left a checkpoint."""
+        about = take_up(self._work, run)
+        self._losses = [] if about is None else list(about["losses"])
+        return about is not None
+
+    def about(self) -> dict[str, object]:
+        return {"losses": list(self._losses)}
+
+    def ends_epoch(self, item: object) -> bool:
+        return isinstance(item, Step) and item.step % (item.steps // item.epochs) == 0
+
+    def step(self, step: Step) -> Said:
+        self._losses.append(step.loss)
+        if step.step % max(1, step.steps // POINTS) == 0 or step.step == step.steps:
+            yield from _curves(step, sum(self._losses) / len(self._losses))
+            self._losses.clear()
+        share = self._begin + (1 - self._begin) * step.step / step.steps
+        yield progress(share, f"Epoch {step.epoch} of {step.epochs}", epoch=step.epoch)
+        if self.ends_epoch(step):
+            yield from _accuracy(self._work, step.step)
 
 
 def _curves(step: Step, loss: float) -> Said:

@@ -31,7 +31,8 @@ def restructure(work: Work) -> Said:
     some = None if images is None else next(images())
     work.decomposition = randomize_(work.module, work.example, scratch_config(work), some)
     yield progress(0.5, "Running the untrained network on the validation images")
-    work.truncated = answer(work.runner(work.module), work.tests, work.folder, "truncated")
+    answers = answer(work.runner(work.module), work.tests, work.folder, "truncated")
+    work.truncated = work.scored(answers)
     yield progress(1.0)
 
 
