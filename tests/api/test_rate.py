@@ -1,13 +1,18 @@
 """Requests are counted for all processes together, and each for itself while Valkey is away."""
 
+import secrets
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from redis.exceptions import ConnectionError as RedisAway
 
 from app.core.rate import Allowance, MemoryMeter, Meter, SteadyMeter, ValkeyMeter
+from app.embedded.children import wait_ready
+from app.embedded.valkey import Valkey
 
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -80,6 +85,36 @@ def test_without_valkey_the_process_counts_for_itself_and_does_not_wait_each_tim
     meter = SteadyMeter(shared, MemoryMeter())
     assert _taken(meter, 4, 3) == [True, True, True, False]
     assert shared.asked == 1
+
+
+def test_requests_go_on_while_valkey_hangs_or_is_away_and_are_shared_again_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.rate._AWAY_SECONDS", 1.0)
+    tmp_path.chmod(0o711)
+    valkey = Valkey(tmp_path / "valkey", secrets.token_urlsafe(24), tmp_path / "log", durable=False)
+    valkey.prepare()
+    try:
+        valkey.start()
+        wait_ready(valkey)
+        meter, sibling = (SteadyMeter(ValkeyMeter(valkey.url()), MemoryMeter()) for _ in range(2))
+        assert [meter.take("key", 2).allowed, sibling.take("key", 2).allowed] == [True, True]
+        assert not meter.take("key", 2).allowed
+        assert valkey.process is not None
+        valkey.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        assert [meter.take("key", 2).allowed for _ in range(3)] == [True, True, False]  # by itself
+        assert time.monotonic() - began < 10
+        valkey.process.send_signal(signal.SIGCONT)
+        valkey.stop()
+        assert [sibling.take("key", 2).allowed for _ in range(3)] == [True, True, False]
+        valkey.start()
+        wait_ready(valkey)
+        time.sleep(1.1)
+        assert [meter.take("new", 2).allowed, sibling.take("new", 2).allowed] == [True, True]
+        assert [meter.take("new", 2).allowed, sibling.take("new", 2).allowed] == [False, False]
+    finally:
+        valkey.stop()
 
 
 def test_a_valkey_that_is_not_there_is_an_error_at_once() -> None:

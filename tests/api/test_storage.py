@@ -104,6 +104,20 @@ def test_what_is_not_there_is_file_not_found(store: ObjectStore, tmp_path: Path)
     assert not store.exists("0" * 64)
 
 
+def test_all_that_lies_at_an_address_is_listed_and_nothing_else(store: ObjectStore) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=5)
+    blobs = [store.put_bytes(bytes([number]) * number) for number in range(20)]
+    _stage(store, b"on its way")
+    listed = [found for page in store.objects() for found in page]
+    assert sorted((found.sha256, found.bytes) for found in listed) == sorted(
+        (blob.sha256, blob.bytes) for blob in blobs
+    )
+    for found in listed:
+        assert before < found.written_at < datetime.now(UTC) + timedelta(minutes=5)
+        assert store.written_at(found.sha256) == found.written_at
+    assert store.written_at("0" * 64) is None
+
+
 @pytest.mark.parametrize("address", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "/.."])
 def test_only_hashes_are_addresses(store: ObjectStore, address: str) -> None:
     with pytest.raises(ValueError, match="SHA-256"):
