@@ -48,15 +48,15 @@ class Pieces:
         """A piece of the caller's own; nothing is written yet."""
         return Piece(piece_key(upload_id, start, secrets.token_hex(8)), start)
 
-    def write(self, piece: Piece, data: bytes | bytearray) -> Piece:
+    def write(self, piece: Piece, chunks: Sequence[bytes]) -> Piece:
         """The piece with these bytes at its end."""
         if self._root is not None:
-            _write_at(self._root / piece.key, piece.bytes, data)
+            _write_at(self._root / piece.key, piece.bytes, chunks)
         elif piece.bytes:
             raise ValueError(f"{piece.key} has bytes and cannot grow here")
         else:
-            obstore.put(self._backend, piece.key, data)
-        return replace(piece, bytes=piece.bytes + len(data))
+            obstore.put(self._backend, piece.key, b"".join(chunks))
+        return replace(piece, bytes=piece.bytes + sum(map(len, chunks)))
 
     def read(self, pieces: Iterable[Piece]) -> Iterator[bytes]:
         """The upload's bytes in order."""
@@ -127,13 +127,14 @@ class Pieces:
         return {prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]}
 
 
-def _write_at(path: Path, position: int, data: bytes | bytearray) -> None:
+def _write_at(path: Path, position: int, chunks: Sequence[bytes]) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        rest = memoryview(data)
-        while rest:
-            written = os.pwrite(handle, rest, position)
-            rest, position = rest[written:], position + written
+        for chunk in chunks:
+            rest = memoryview(chunk)
+            while rest:
+                written = os.pwrite(handle, rest, position)
+                rest, position = rest[written:], position + written
     finally:
         os.close(handle)

@@ -4,6 +4,7 @@ An upload is staged under a random name while it streams and is hashed, then mov
 therefore never sees half an object, and equal files are stored once.
 """
 
+import asyncio
 import hashlib
 import os
 import secrets
@@ -107,10 +108,13 @@ class ObjectStore:
         writer = obstore.open_writer_async(self._backend, key, buffer_size=_BUFFER_BYTES)
         digest, size = hashlib.sha256(), 0
         try:
-            async for chunk in chunks:
-                digest.update(chunk)
-                size += len(chunk)
-                await writer.write(chunk)
+            async for block in _blocks(chunks):
+                size += len(block)
+                hashing = asyncio.create_task(asyncio.to_thread(digest.update, block))
+                try:
+                    await writer.write(block)
+                finally:
+                    await hashing
         except BaseException:  # a client that went away arrives as a cancellation
             await self._abandon(writer, key)
             raise
@@ -225,6 +229,20 @@ class ObjectStore:
             path = self._root / key
             path.chmod(0o600)
             path.parent.chmod(0o700)
+
+
+async def _blocks(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in fewer steps: the network brings them by 64 KiB."""
+    gathered: list[bytes] = []
+    size = 0
+    async for chunk in chunks:
+        gathered.append(chunk)
+        size += len(chunk)
+        if size >= CHUNK_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield b"".join(gathered)
 
 
 def memory_store() -> ObjectStore:

@@ -6,6 +6,7 @@ that arrived.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
@@ -58,7 +59,8 @@ class _Receiving:
     def __init__(self, services: Services, turn: Turn, checksum: tus.Checksum | None) -> None:
         self._services, self._turn, self._checksum = services, turn, checksum
         self._store = services.store.pieces
-        self._block = bytearray()
+        self._block: list[bytes] = []
+        self._block_bytes = 0
         self._received = turn.offset  # with the block
         self._stored = turn.offset  # without it
         self._written: dict[int, Piece] = {}  # by this request, by their start
@@ -68,6 +70,7 @@ class _Receiving:
         self._part = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum else None
         self._head: bytearray | None = bytearray() if turn.offset < HEAD_BYTES else None
         self._writing: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     @property
     def sha256(self) -> str | None:
@@ -76,15 +79,15 @@ class _Receiving:
 
     async def run(self, body: AsyncIterator[bytes]) -> tus.State:
         if self._head is not None and self._turn.offset:
-            earlier = await run_in_threadpool(self._store.head, self._turn.pieces, HEAD_BYTES)
-            self._head += earlier
-        async for chunk in with_ticks(body, TICK_SECONDS):
-            if chunk is not None:
+            self._head += await run_in_threadpool(self._store.head, self._turn.pieces, HEAD_BYTES)
+        ticking = asyncio.create_task(self._tick())
+        try:
+            async for chunk in body:
                 self._take(chunk)
-            if len(self._block) >= BLOCK_BYTES or (self._block and chunk is None):
-                await self._settle()
-                block, self._block = self._block, bytearray()
-                self._writing = asyncio.create_task(run_in_threadpool(self._write, block))
+                if self._block_bytes >= BLOCK_BYTES:
+                    await self._start_writing()
+        finally:
+            ticking.cancel()
         await self._settle()
         return await run_in_threadpool(self._end)
 
@@ -92,7 +95,8 @@ class _Receiving:
         if self._received + len(chunk) > self._turn.length:
             raise tus.too_long(self._turn.length)
         self._received += len(chunk)
-        self._block += chunk
+        self._block.append(chunk)
+        self._block_bytes += len(chunk)
         if self._head is None:
             return
         self._head += chunk[: HEAD_BYTES - len(self._head)]
@@ -100,22 +104,41 @@ class _Receiving:
             check_format(bytes(self._head), self._turn.filename, self._turn.kind)
             self._head = None
 
+    async def _tick(self) -> None:
+        """Let no byte of a slow client wait for long. What goes wrong here the next block meets as well."""
+        with contextlib.suppress(Exception):
+            while True:
+                await asyncio.sleep(TICK_SECONDS)
+                await self._start_writing()
+
+    async def _start_writing(self) -> None:
+        """Write the block while the next one comes in."""
+        async with self._one_at_a_time:
+            await self._settle()
+            if block := self._new_block():
+                self._writing = asyncio.create_task(run_in_threadpool(self._write, block))
+
+    def _new_block(self) -> list[bytes]:
+        block, self._block, self._block_bytes = self._block, [], 0
+        return block
+
     async def _settle(self) -> None:
         """Wait for the block that is being written; raises what became of it, now and every time."""
         if self._writing is not None:
             await asyncio.shield(self._writing)
             self._writing = None
 
-    def _write(self, block: bytearray) -> None:
+    def _write(self, block: list[bytes]) -> None:
         """In a thread: store a block, hash it, and write down how far the upload is."""
         if self._piece is None or not self._store.grow:
             self._piece = self._store.begin(self._turn.upload_id, self._stored)
         self._piece = self._store.write(self._piece, block)
         self._written[self._piece.start] = self._piece
-        self._stored += len(block)
+        self._stored += sum(map(len, block))
         for digest in (self._whole, self._part):
             if digest is not None:
-                digest.update(block)
+                for chunk in block:
+                    digest.update(chunk)
         self._advance(ends=False)
 
     def _advance(self, *, ends: bool) -> tus.State:
@@ -137,8 +160,7 @@ class _Receiving:
         return state
 
     def _write_rest(self) -> None:
-        block, self._block = self._block, bytearray()
-        if block:
+        if block := self._new_block():
             self._write(block)
 
     def _remember(self) -> None:
@@ -179,23 +201,3 @@ class _Receiving:
                     self._write_rest()
                 self._advance(ends=True)
                 self._remember()
-
-
-async def with_ticks(body: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes | None]:
-    """The chunks of a body, and None whenever none came for so long."""
-    coming: asyncio.Future[bytes | None] | None = None
-    try:
-        while True:
-            if coming is None:
-                coming = asyncio.ensure_future(anext(body, None))
-            done, _ = await asyncio.wait({coming}, timeout=seconds)
-            if not done:
-                yield None
-                continue
-            chunk, coming = coming.result(), None
-            if chunk is None:
-                return
-            yield chunk
-    finally:
-        if coming is not None:
-            coming.cancel()

@@ -56,3 +56,30 @@ def running_service(settings: Settings, logs: Path) -> Iterator[Service]:
 
 def _token(settings: Settings) -> Any:
     return settings.sign_in_token.get_secret_value() if settings.sign_in_token else ""
+
+
+@dataclass(frozen=True)
+class WebService:
+    """The web process alone: for what no worker has to do with."""
+
+    url: str
+    key: str
+    settings: Settings
+    web: Web
+
+
+@contextmanager
+def running_web(settings: Settings, logs: Path) -> Iterator[WebService]:
+    """Start the web process on a free port, and stop it by pid at the end."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    settings = settings.model_copy(update={"public_url": url})
+    logs.mkdir(parents=True, exist_ok=True)
+    key = owner_key(settings)
+    web = Web(settings, port, logs / "web.log")
+    web.start()
+    try:
+        wait_ready(web)
+        yield WebService(url, key, settings, web)
+    finally:
+        web.stop()

@@ -371,6 +371,6 @@ def test_what_belongs_to_no_upload_is_swept(
     url = tus.begin(100)
     tus.patch(url, 0, onnx_bytes()[:50])
     stray = url.rsplit("/", 1)[1][:-4] + "zzzz"
-    services.store.pieces.write(services.store.pieces.begin(stray, 0), b"left by a killed process")
+    services.store.pieces.write(services.store.pieces.begin(stray, 0), [b"left by a killed process"])
     Sweeper(services.sessions, services.store, clock, settings).sweep()
     assert leftovers(services) == {url.rsplit("/", 1)[1]}
