@@ -3,7 +3,7 @@
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup run demo test test-faults lint format migration-check migration openapi settings-doc \
+.PHONY: help setup run demo test test-faults test-big-upload lint format migration-check migration openapi settings-doc \
 	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-finetune bench-latency pictures clean
 
 help: ## this list
@@ -23,6 +23,9 @@ test: setup ## all tests, in under 15 minutes on 2 cores; ARGS go to pytest
 
 test-faults: setup ## only those that kill servers, workers and children
 	@exec timeout --kill-after=30 900 $(BIN)/python -m pytest -q tests/faults tests/run $(ARGS)
+
+test-big-upload: setup ## 4 GB both ways through the web process: its peak memory, and how others are served meanwhile
+	@exec timeout --kill-after=30 3000 $(BIN)/python -m pytest -q -s -m slow tests/uploads/test_large.py $(ARGS)
 
 bench-headline: setup ## 5x fewer operations and 18x fewer learnable parameters at once on CIFAR-100; ARGS go to the script
 	$(BIN)/python benchmarks/cifar100_headline.py $(ARGS)

@@ -31,7 +31,7 @@ WAYS = ("form", "tus")
 
 def measure(url: str, key: str, folder: Path, size: int, repeats: int = 3) -> dict[str, Any]:
     """Seconds of `cp` and of both ways of uploading a file of this size, in turns, and the ratios of their
-    speeds to that of `cp`: 1 is as fast. `folder` should lie on the disk where the service keeps its objects."""
+    speeds to that of `cp`: 1 is as fast. `folder` should lie on the disk of the service's objects."""
     source = folder / "upload-source.npz"
     _write(source, size)
     sender = Sender(url, key)

@@ -89,6 +89,8 @@ class Pieces:
         if len(pieces) == 1 and self._is_whole(pieces[0]):
             digest = sha256 or self.digest(pieces)
             obstore.copy(self._backend, pieces[0].key, key)
+            if self._root is not None:
+                os.utime(self._root / key)  # young: the sweep of staging must not take it for a leftover
             return Staged(sha256=digest, bytes=size, key=key)
         return Staged(sha256=self._join(pieces, key), bytes=size, key=key)
 

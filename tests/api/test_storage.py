@@ -1,6 +1,7 @@
 """The store keeps bytes by their hash: one contract for a folder, a real S3-compatible server and memory."""
 
 import hashlib
+import os
 import stat
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -193,6 +194,16 @@ def test_pieces_become_one_object_and_stay_until_they_are_deleted(
     store.pieces.delete(upload)
     assert store.pieces.uploads() == set()
     assert _content(store, staged.sha256, len(whole)) == whole
+
+
+def test_an_upload_that_rested_for_long_is_young_again_once_it_is_gathered(store: ObjectStore) -> None:
+    pieces = _pieces(store, _upload_id(), [b"old"])
+    if store._root is not None:
+        os.utime(store._root / pieces[0].key, (0, 0))
+    before = datetime.now(UTC) - timedelta(minutes=1)
+    staged = store.pieces.gather(pieces, None)
+    assert store.clear_staging(before) == 0
+    store.keep(staged)
 
 
 def test_what_a_piece_holds_beyond_what_counts_is_left_out(store: ObjectStore) -> None:
