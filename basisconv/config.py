@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from basisconv.cost import Costs
+from basisconv.forms import Cut
+from basisconv.layers import Costs
 
 TargetKind = Literal["macs", "params", "latency", "energy", "rank_fraction", "ranks"]
+Ranks = Mapping[str, int | Cut | None]
 BUDGETS: Final = ("macs", "params", "latency")  # targets that all layers share
 
 
@@ -15,19 +17,25 @@ class DecomposeConfig:
     """What to do; paths are submodule paths.
 
     `target_value`: macs, params, latency: the share of the network to keep at most; energy: the paper's t;
-    rank_fraction: the share of each convolution's full rank; ranks: {path: rank}. `forms`: "auto" applies
-    to macs, params and latency; the other targets are about the paper's form. `include`: paths that may
-    change (None: all); `exclude` wins.
+    rank_fraction: the share of each convolution's full rank; ranks: {path: rank of the paper's form, a Cut,
+    or None for a layer that stays but is refitted with the others}. `forms`: "auto" applies to macs, params
+    and latency; the other targets are about the paper's form. `include`: paths that may change (None: all);
+    `exclude` wins.
     """
 
     basis: Literal["activations", "weights"] = "activations"
     target_kind: TargetKind = "macs"
-    target_value: float | Mapping[str, int] = 0.5
+    target_value: float | Ranks = 0.5
     forms: Literal["basis", "auto"] = "auto"
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     rank_multiple: int = 1
     seed: int = 0
+
+    @property
+    def ranks(self) -> Ranks:
+        """What the target "ranks" names; nothing under other targets."""
+        return self.target_value if isinstance(self.target_value, Mapping) else {}
 
     def allows(self, path: str) -> bool:
         return path not in self.exclude and (self.include is None or path in self.include)

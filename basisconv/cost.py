@@ -8,7 +8,7 @@ graph; a batch norm's running statistics are measurements and are not counted (t
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import cast
 
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from basisconv.errors import MalformedWeights
+from basisconv.layers import Costs as Costs
+from basisconv.layers import Layer as Layer
+from basisconv.layers import LayerCost as LayerCost
 from basisconv.nn import Factorized, Form
 from basisconv.reasons import Reason
 from basisconv.watch import Call, Watched, watch
@@ -34,32 +37,6 @@ _KINDS: dict[type[nn.Module], str] = {
 LAYERS = tuple(_KINDS)
 """The classes of the layer table."""
 _CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One row of the layer table; the fields are those of the REST contract, plus `calls`.
-
-    `max_rank` and `break_even_rank` are of the paper's form and per group; the pair is cheaper at ranks up
-    to and including `break_even_rank`. `output_size` is (H, W); for linear layers the positions the layer
-    runs on, (1, 1) for one.
-    """
-
-    name: str
-    kind: str
-    in_channels: int
-    out_channels: int
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    groups: int
-    output_size: tuple[int, ...]
-    macs: int
-    params: int
-    max_rank: int
-    break_even_rank: int
-    compressible: bool
-    reason: str | None
-    calls: int
 
 
 @dataclass(frozen=True)
@@ -87,22 +64,6 @@ class Site:
             images = prod(call.output) // (height * width * self.layer.out_channels)
             found += images * (height * call.input[-1] if axis == 0 else width * call.input[-2])
         return found // self.images
-
-
-@dataclass(frozen=True)
-class LayerCost:
-    macs: int
-    params: int
-
-
-@dataclass(frozen=True)
-class Costs:
-    """`learnable_params`: what remains to be learned when the basis filters stay frozen (the paper's way)."""
-
-    macs: int
-    params: int
-    learnable_params: int
-    layers: dict[str, LayerCost] = field(default_factory=dict)
 
 
 def break_even_rank(out_channels: int, inputs: int, groups: int = 1) -> int:

@@ -91,11 +91,10 @@ def _unreached(site: Site) -> Site:
 
 
 def _known(site: Site, config: DecomposeConfig, statistics: Statistics | None) -> tuple[list[Option], Tensor]:
-    """A layer's options for a budget, or its energies for a rule; only what the kind of target needs."""
+    """A layer's options for a budget, and the basis form's energies; only what the target needs."""
     budget = config.target_kind in BUDGETS
-    options = table(site, config, statistics) if budget else []
-    energies = spectra(site, statistics) if config.target_kind == "energy" else torch.empty(0)
-    return options, energies
+    energies = spectra(site, statistics) if budget or config.target_kind == "energy" else torch.empty(0)
+    return table(site, config, statistics, energies) if budget else [], energies
 
 
 def _metrics(

@@ -10,26 +10,11 @@ from torch import Tensor
 from basisconv.basis.activations import Metric, response_energies
 from basisconv.basis.separable import Separation
 from basisconv.basis.weights import weight_energies
+from basisconv.choice import Option as Option
+from basisconv.choice import dense
 from basisconv.cost import Costs, LayerCost, Site, form_cost
 from basisconv.nn import FORMS, Form
 from basisconv.patches import is_wide, seen_weight
-
-Kept = Literal["dense"]
-
-
-@dataclass(frozen=True)
-class Option:
-    """A form and rank for one layer. `harm` is the metric's squared error, or a share of the energy.
-
-    `ns`: what it was timed at, under a latency target.
-    """
-
-    form: Form | Kept
-    rank: int | None
-    macs: int
-    params: int
-    harm: float
-    ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,8 +30,8 @@ class Measured:
     """One measurement of a network, good for any number of plans; layers by path.
 
     `tables`: under a budget, every option of each open layer, dense first, its harm not yet discounted.
-    `energies`: under an energy target, the basis form's directions. `metrics` is empty for plans by the
-    weights alone; `random` is the generator's state after measuring, from which every fit goes on.
+    `energies`: under a budget or an energy target, the basis form's directions. `metrics` is empty for plans
+    by the weights alone; `random` is the generator's state after measuring, from which every fit goes on.
     `ns`: the original's time, where it and the tables' options were timed.
     """
 
@@ -60,20 +45,22 @@ class Measured:
     ns: int = 0
 
 
-def dense_option(site: Site) -> Option:
-    return Option("dense", None, site.layer.macs, site.layer.params, 0.0)
-
-
 def options(
-    site: Site, statistics: Statistics | None, forms: Literal["basis", "auto"], multiple: int, bias: bool
+    site: Site,
+    statistics: Statistics | None,
+    forms: Literal["basis", "auto"],
+    multiple: int,
+    bias: bool,
+    energies: Tensor | None = None,
 ) -> list[Option]:
-    """Dense first, then every cheaper pair, with its harm.
+    """Dense first, then every cheaper pair, with its harm. `energies`: what spectra() gave, if it was asked.
 
     Without statistics the harm is the share of the filters' own energy that is lost.
     """
-    found = [dense_option(site)]
+    energies = spectra(site, statistics) if energies is None else energies
+    found = [dense(site.layer)]
     allowed = {form: costs for form, costs in pairs(site, forms, multiple, bias).items() if costs}
-    harms_of = _harms(site, statistics, {form: max(costs) for form, costs in allowed.items()})
+    harms_of = _harms(site, statistics, {form: max(costs) for form, costs in allowed.items()}, energies)
     for form, costs in allowed.items():
         harms = harms_of[form]
         found += [Option(form, r, cost.macs, cost.params, float(harms[r])) for r, cost in costs.items()]
@@ -122,11 +109,14 @@ def spectra(site: Site, statistics: Statistics | None) -> Tensor:
     return torch.stack([response_energies(w, g, m) for w, g, m in parts]).sum(0)
 
 
-def _harms(site: Site, statistics: Statistics | None, most: Mapping[Form, int]) -> dict[Form, Tensor]:
+def _harms(
+    site: Site, statistics: Statistics | None, most: Mapping[Form, int], energies: Tensor
+) -> dict[Form, Tensor]:
     """Of each form by rank, from 0 to at least `most`."""
     found: dict[Form, Tensor] = {}
     if "basis" in most:
-        found["basis"] = _basis_harms(site, statistics)
+        harms = _left_over(energies)
+        found["basis"] = _shares(harms) if statistics is None else harms
     separable_ones = {form: rank for form, rank in most.items() if form != "basis"}
     if not separable_ones:
         return found
@@ -138,17 +128,16 @@ def _harms(site: Site, statistics: Statistics | None, most: Mapping[Form, int]) 
     return found
 
 
-def _basis_harms(site: Site, statistics: Statistics | None) -> Tensor:
-    values = spectra(site, statistics)
-    harms = torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])
-    return _shares(harms) if statistics is None else harms
+def _left_over(energies: Tensor) -> Tensor:
+    """What is missed with the first 0, 1, 2 … directions."""
+    return torch.cat([energies.flip(0).cumsum(0).flip(0), energies.new_zeros(1)])
 
 
 def _separable_shares(site: Site, form: Form) -> Tensor:
     weight_OIAB = site.target.weight.detach().double().cpu()
     weight_OIAB = weight_OIAB if form == "kx1_1xk" else weight_OIAB.mT
     values = torch.linalg.svdvals(weight_OIAB.permute(1, 2, 3, 0).flatten(2).flatten(0, 1)).square()
-    return _shares(torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)]))
+    return _shares(_left_over(values))
 
 
 def separation(site: Site, weight: Tensor, gram_II: Tensor, metric: Metric) -> Separation:

@@ -2,25 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
+from torch import Tensor
+
+from basisconv.choice import Numbers, budget_of, choose, closed, dense
+from basisconv.choice import Planned as Planned
 from basisconv.config import BUDGETS, DecomposeConfig
-from basisconv.cost import Costs, LayerCost, Site, form_cost
+from basisconv.cost import Costs, LayerCost, Site
 from basisconv.errors import InfeasibleTarget, InvalidRequest
-from basisconv.nn import Form
-from basisconv.options import Measured, Option, Statistics, cheaper, dense_option, options, pairs
-from basisconv.ranks.budget import Choice, allocate
-from basisconv.ranks.energy import energy_rank
-from basisconv.ranks.fraction import fraction_rank, round_rank
-from basisconv.reasons import Reason
-
-EARLY_LAYERS = 1 / 3  # weight of the first layer's harm, rising to 1: later fits make up for early losses
-
-
-@dataclass(frozen=True)
-class Planned:
-    option: Option
-    reason: str | None  # why the layer stays dense
+from basisconv.forms import Cut, Form
+from basisconv.options import Measured, Option, Statistics, full_rank, options, pairs, separable
 
 
 def check_request(found: list[Site], config: DecomposeConfig) -> None:
@@ -36,17 +27,26 @@ def check_request(found: list[Site], config: DecomposeConfig) -> None:
     for path in named:
         if path not in layers:
             raise InvalidRequest(f"there is no layer {path!r} that the network runs")
-    for path, rank in _ranks(config).items():
-        layer = layers[path]
-        if not layer.compressible:
-            raise InvalidRequest(f"it cannot be replaced ({layer.reason})", layer=path)
-        if not 1 <= rank <= layer.max_rank:
-            raise InvalidRequest(f"rank must be in [1, {layer.max_rank}], got {rank}", layer=path)
+    sites = {site.layer.name: site for site in found}
+    for path, asked in config.ranks.items():
+        if not layers[path].compressible:
+            raise InvalidRequest(f"it cannot be replaced ({layers[path].reason})", layer=path)
+        if asked is not None:
+            _check_rank(sites[path], asked)
+
+
+def _check_rank(site: Site, asked: int | Cut) -> None:
+    form, rank = Cut("basis", asked) if isinstance(asked, int) else asked
+    if form != "basis" and not separable(site):
+        raise InvalidRequest(f"it has no form {form}", layer=site.layer.name)
+    most = full_rank(site, form)
+    if not 1 <= rank <= most:
+        raise InvalidRequest(f"rank must be in [1, {most}], got {rank}", layer=site.layer.name)
 
 
 def candidates(found: list[Site], config: DecomposeConfig) -> list[Site]:
     """The layers that the request and their own nature leave open to change."""
-    return [site for site in found if _closed(site, config) is None]
+    return [site for site in found if closed(site.layer, config) is None]
 
 
 def plan(measured: Measured, config: DecomposeConfig) -> dict[str, Planned]:
@@ -55,48 +55,24 @@ def plan(measured: Measured, config: DecomposeConfig) -> dict[str, Planned]:
     `config` is the one that was measured with, or another value of its target, or macs for params and the
     reverse; of a budget that was not measured, check_feasible comes first.
     """
-    found = measured.sites
-    kept = {site.layer.name: _closed(site, config) for site in found}
-    planned = {s.layer.name: Planned(dense_option(s), kept[s.layer.name]) for s in found}
-    open_sites = candidates(found, config)
-    if config.target_kind in BUDGETS:
-        return planned | _under_budget(open_sites, measured, config)
-    return planned | {s.layer.name: _by_rule(s, config, measured) for s in open_sites}
+    return choose(_numbers(measured, config), config)
 
 
-def _closed(site: Site, config: DecomposeConfig) -> str | None:
-    """Why this layer is not open to change, if it is not."""
-    layer = site.layer
-    if not layer.compressible:
-        return layer.reason
-    if not config.allows(layer.name):
-        return Reason.EXCLUDED.value
-    if config.target_kind == "ranks":
-        return None if layer.name in _ranks(config) else Reason.NOT_REQUESTED.value
-    if layer.kind == "linear" and config.target_kind not in BUDGETS:
-        return Reason.LINEAR.value
-    return None
+def _numbers(measured: Measured, config: DecomposeConfig) -> Numbers:
+    """What was measured, as numbers; rules need no harms, only what every pair costs."""
+    tables: Mapping[str, list[Option]] = measured.tables
+    if config.target_kind not in BUDGETS:
+        tables = {site.layer.name: _costs(site, config) for site in candidates(measured.sites, config)}
+    energies = {path: found.tolist() for path, found in measured.energies.items()}
+    layers, costs = [site.layer for site in measured.sites], measured.costs
+    by_responses = bool(measured.metrics)
+    return Numbers(layers, costs.macs, costs.params, tables, energies, by_responses, measured.ns)
 
 
-def _ranks(config: DecomposeConfig) -> dict[str, int]:
-    return dict(config.target_value) if isinstance(config.target_value, Mapping) else {}
-
-
-def _by_rule(site: Site, config: DecomposeConfig, measured: Measured) -> Planned:
-    """The paper's form at the rule's rank, or dense where that is not cheaper."""
-    layer, value = site.layer, config.target_value
-    if isinstance(value, Mapping):
-        rank = value[layer.name]
-    else:
-        if config.target_kind == "energy":
-            rank = energy_rank(measured.energies[layer.name], value)
-        else:
-            rank = fraction_rank(layer.max_rank, value)
-        rank = round_rank(rank, config.rank_multiple, layer.max_rank)
-    cost = form_cost(site, "basis", rank, _adds_bias(site, config))
-    if not cheaper(site, cost.macs, cost.params):
-        return Planned(dense_option(site), Reason.NOT_CHEAPER.value)
-    return Planned(Option("basis", rank, cost.macs, cost.params, 0.0), None)
+def _costs(site: Site, config: DecomposeConfig) -> list[Option]:
+    forms = pairs(site, "auto", 1, _adds_bias(site, config))
+    cuts = ((form, rank, cost) for form, costs in forms.items() for rank, cost in costs.items())
+    return [dense(site.layer), *(Option(form, rank, c.macs, c.params, 0.0) for form, rank, c in cuts)]
 
 
 def allowed_pairs(site: Site, config: DecomposeConfig) -> dict[Form, dict[int, LayerCost]]:
@@ -118,7 +94,7 @@ def check_feasible(found: list[Site], costs: Costs, config: DecomposeConfig) -> 
     unit: str = config.target_kind
     total: int = getattr(costs, unit)
     least = _least(found, costs, config)
-    if least > _budget(total, config.target_value):
+    if least > budget_of(total, config.target_value):
         share = _share(least, total)
         raise InfeasibleTarget(
             f"The target keeps {config.target_value:.1%} of {total:,} {unit}; with every layer that may "
@@ -147,45 +123,9 @@ def _share(part: int, total: int) -> float:
     return min(1.0, math.ceil(part / total * 1e4) / 1e4) if total else 1.0
 
 
-def _budget(total: int, share: float) -> int:
-    return math.floor(total * share + 1e-6)
-
-
-def _under_budget(open_sites: list[Site], measured: Measured, config: DecomposeConfig) -> dict[str, Planned]:
-    """Least harm under the budget for the whole network; early layers count less."""
-    timed = config.target_kind == "latency"
-    unit: str = "ns" if timed else config.target_kind
-    total: int = measured.ns if timed else getattr(measured.costs, unit)
-    assert isinstance(config.target_value, int | float)
-    tables = [measured.tables[site.layer.name] for site in open_sites]
-    if measured.metrics:
-        tables = _discounted(tables)
-    choices = [[Choice(getattr(option, unit), option.harm) for option in found] for found in tables]
-    fixed = total - sum(found[0].cost for found in choices)  # dense is first
-    chosen = allocate(choices, _budget(total, config.target_value) - fixed)
-    picks = [found[i] for found, i in zip(tables, chosen, strict=True)]
-    return {
-        site.layer.name: Planned(pick, None if pick.form != "dense" else _why_dense(found, timed))
-        for site, found, pick in zip(open_sites, tables, picks, strict=True)
-    }
-
-
-def _why_dense(found: list[Option], timed: bool) -> str:
-    if len(found) > 1:
-        return Reason.WITHIN_BUDGET.value
-    return (Reason.NOT_FASTER if timed else Reason.NOT_CHEAPER).value
-
-
-def table(site: Site, config: DecomposeConfig, statistics: Statistics | None) -> list[Option]:
+def table(
+    site: Site, config: DecomposeConfig, statistics: Statistics | None, energies: Tensor | None = None
+) -> list[Option]:
     """What could stand in an open layer's place, dense first."""
-    return options(site, statistics, config.forms, config.rank_multiple, _adds_bias(site, config))
-
-
-def _discounted(tables: list[list[Option]]) -> list[list[Option]]:
-    if len(tables) < 2:
-        return tables
-    weights = [EARLY_LAYERS ** (1 - place / (len(tables) - 1)) for place in range(len(tables))]
-    return [
-        [replace(option, harm=option.harm * weight) for option in found]
-        for found, weight in zip(tables, weights, strict=True)
-    ]
+    bias = _adds_bias(site, config)
+    return options(site, statistics, config.forms, config.rank_multiple, bias, energies)

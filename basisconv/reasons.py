@@ -15,6 +15,7 @@ class Reason(StrEnum):
     NOT_REACHED = "not_reached"
     EXCLUDED = "excluded"
     NOT_REQUESTED = "not_requested"
+    AS_ASKED = "kept_as_asked"
     NOT_CHEAPER = "not_cheaper"
     NOT_FASTER = "not_faster"
     WITHIN_BUDGET = "kept_by_budget"
@@ -37,6 +38,7 @@ _SENTENCES = {
     Reason.NOT_REACHED: "No calibration image reaches this layer.",
     Reason.EXCLUDED: "The request leaves this layer out.",
     Reason.NOT_REQUESTED: "The request names ranks for other layers only.",
+    Reason.AS_ASKED: "The request keeps it as it is; its weights may follow what comes before it.",
     Reason.NOT_CHEAPER: "At this rank two layers would cost at least as much.",
     Reason.NOT_FASTER: "No pair was timed faster than the layer itself.",
     Reason.WITHIN_BUDGET: "The budget is met at less harm by shrinking other layers.",

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from torch import Tensor, fx
 
-from app.jobs.options import JobOptions
+from app.jobs.options import JobOptions, LayerForm
 from basisconv.config import DecomposeConfig, Decomposition
 from basisconv.cost import Costs, count
 from basisconv.datafree import Synthetic
 from basisconv.formats.network import Network
+from basisconv.forms import Cut
 from basisconv.latency import Timed
 from basisconv.options import Measured
 from basisconv.smallest import Smallest
@@ -113,7 +114,7 @@ class Work:
         if self.allowed_loss is not None:
             kind, value = "macs", 1.0
         if isinstance(value, dict):
-            value = {self.network.layers[name]: rank for name, rank in value.items()}
+            value = {self.network.layers[name]: _cut(asked) for name, asked in value.items()}
         return DecomposeConfig(
             basis=basis,  # type: ignore[arg-type]
             target_kind=kind,  # type: ignore[arg-type]
@@ -133,6 +134,11 @@ class Work:
         return any(fnmatchcase(name, pattern) for pattern in layers.include) and not any(
             fnmatchcase(name, pattern) for pattern in layers.exclude
         )
+
+
+def _cut(asked: LayerForm) -> Cut | None:
+    """What a layer shall become, in the method's own terms."""
+    return None if asked.form == "dense" or asked.rank is None else Cut(asked.form, asked.rank)
 
 
 def progress(fraction: float, message: str = "", **more: Any) -> Message:

@@ -42,6 +42,11 @@ def _check_training(request: JobCreate) -> None:
             ("compression", "forms"),
             "From scratch there is the form `basis` only.",
         ),
+        (
+            any(asked.form != "basis" for asked in (compression.target.ranks or {}).values()),
+            ("compression", "target", "ranks"),
+            "From scratch a layer is given its rank alone.",
+        ),
         (training.epochs < 1, ("training", "epochs"), "Training from scratch needs at least 1 epoch."),
         (
             "update" in asked and training.update != "mixing",

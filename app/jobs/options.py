@@ -6,7 +6,15 @@ Field names and meanings are the REST contract's. Unknown fields are refused wit
 import json
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 from app.core.schemas import Name, storable
 
@@ -14,6 +22,7 @@ METADATA_BYTES: Final = 16_000
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Rank = Annotated[int, Field(ge=1)]
+PairForm = Literal["basis", "kx1_1xk", "1xk_kx1"]
 ExportFormat = Literal["onnx", "pt2", "safetensors"]
 TargetKind = Literal[
     "macs", "params", "latency", "accuracy_drop", "energy", "rank_fraction", "expansion", "ranks"
@@ -23,6 +32,41 @@ MOST_EXPANSION: Final = 16
 
 class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LayerForm(Options):
+    """What one layer shall become, where a rank alone does not say it."""
+
+    form: PairForm | Literal["dense"] = Field(
+        "basis", description="dense: the layer stays whole, but is refitted as the layers under a budget are."
+    )
+    rank: Rank | None = None
+
+    @model_validator(mode="after")
+    def rank_of_a_pair(self) -> "LayerForm":
+        if (self.rank is None) != (self.form == "dense"):
+            raise ValueError("every form needs a `rank`, except `dense`, which has none")
+        return self
+
+
+def _number_as_rank(value: Any) -> Any:
+    """A bare number is a rank of the paper's form."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise ValueError(f"a rank is at least 1, not {value}")
+        return {"rank": value}
+    return value
+
+
+def _rank_as_number(asked: LayerForm) -> int | dict[str, Any]:
+    return asked.rank if asked.form == "basis" and asked.rank else asked.model_dump()
+
+
+LayerRank = Annotated[
+    LayerForm,
+    BeforeValidator(_number_as_rank, json_schema_input_type=Rank | LayerForm),
+    PlainSerializer(_rank_as_number, return_type=int | dict[str, Any]),
+]
 
 
 class Target(Options):
@@ -49,7 +93,10 @@ class Target(Options):
         description="Kind train: this many fixed filters per output channel; above full rank they come in "
         "several orthogonal blocks.",
     )
-    ranks: dict[str, Rank] | None = Field(None, description="The rank of each named layer; others stay.")
+    ranks: dict[str, LayerRank] | None = Field(
+        None,
+        description="The rank of each named layer, in the paper's form unless it names another; others stay.",
+    )
 
     @model_validator(mode="after")
     def exactly_one(self) -> "Target":
@@ -65,8 +112,8 @@ class Target(Options):
         return next(kind for kind in kinds if getattr(self, kind) is not None)
 
     @property
-    def value(self) -> float | dict[str, int]:
-        value: float | dict[str, int] = getattr(self, self.kind)
+    def value(self) -> float | dict[str, LayerForm]:
+        value: float | dict[str, LayerForm] = getattr(self, self.kind)
         return value
 
 

@@ -31,7 +31,7 @@ def create(unit: Unit, caller: Caller, request: JobCreate) -> Job:
     dataset = None if request.dataset is None else datasets.get_ready(unit, caller, request.dataset)
     checks.check_data(request, dataset)
     checks.check_outputs(request, model)
-    checks.check_layers(request, model)
+    checks.check_layers(request.compression, model)
     quotas.require_jobs(unit.session, caller, 1, unit.now)
     job = Job(
         id=new_id("job", unit.now),

@@ -2,17 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from basisconv.nn import Form
-
-
-class Cut(NamedTuple):
-    """What stands in a layer's place."""
-
-    form: Form
-    rank: int
-
+from basisconv.forms import Cut as Cut
 
 Variant = Mapping[str, Cut]
 """Submodule path -> the pair that stands there; every other layer is the original's."""

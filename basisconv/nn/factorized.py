@@ -1,15 +1,14 @@
 """What all pairs have in common: two linear maps without anything between them."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from basisconv.basis.random import Drawn, random_basis
-
-Form = Literal["basis", "kx1_1xk", "1xk_kx1"]
-FORMS: tuple[Form, ...] = get_args(Form)
+from basisconv.forms import FORMS as FORMS
+from basisconv.forms import Form as Form
 
 
 class Factorized(nn.Module, ABC):

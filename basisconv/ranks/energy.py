@@ -1,11 +1,12 @@
 """The paper's rule: one threshold t for all layers."""
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike
 
 from basisconv.errors import InvalidRequest
 
 
-def energy_rank(energies: Tensor, threshold: float) -> int:
+def energy_rank(energies: ArrayLike, threshold: float) -> int:
     """Smallest R whose share of the energy reaches `threshold`: sum(d[:R]) / sum(d) >= t.
 
     `energies`: (n,) in descending order. At t = 1 rounding must not ask for more than the numerical
@@ -13,8 +14,9 @@ def energy_rank(energies: Tensor, threshold: float) -> int:
     """
     if not 0 < threshold <= 1:
         raise InvalidRequest(f"the energy threshold must be in (0, 1], got {threshold}")
-    total = energies.sum()
+    values = np.asarray(energies, np.float64)
+    total = values.sum()
     if total <= 0:
         return 1
-    short = energies.cumsum(0) / total < threshold - 1e-12
-    return min(int(short.sum()) + 1, len(energies))
+    short = values.cumsum() / total < threshold - 1e-12
+    return min(int(short.sum()) + 1, len(values))

@@ -56,7 +56,7 @@ def scratch_config(work: Work) -> ScratchConfig:
     value: Any = target.value
     asked: dict[str, Any] = {target.kind: value}
     if isinstance(value, dict):
-        asked = {"ranks": {work.network.layers[name]: rank for name, rank in value.items()}}
+        asked = {"ranks": {work.network.layers[name]: asked.rank for name, asked in value.items()}}
     elif target.kind in ("macs", "params"):
         asked = {"budgets": {target.kind: value} | ({} if limit is None else {"learnable_params": limit})}
     return ScratchConfig(
