@@ -50,7 +50,7 @@ def code_of(ending: Ending) -> str:
 
 @contextmanager
 def beating(
-    runtime: Runtime, table: leases.Inspected | type[Job], resource_id: str, lease: leases.Lease
+    runtime: Runtime, table: leases.Short | type[Job], resource_id: str, lease: leases.Lease
 ) -> Iterator[Heartbeat]:
     """Keep the lease for as long as the block lasts."""
 

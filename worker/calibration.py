@@ -19,11 +19,12 @@ HELD_BACK_BYTES: Final = 400_000_000  # of their pixels: 2,600 images of 224 pix
 Rows = npt.NDArray[Any]
 
 
-def calibration_images(work: Work) -> Callable[[], Iterator[Tensor]] | None:
+def calibration_images(work: Work, most: int = CALIBRATION_IMAGES) -> Callable[[], Iterator[Tensor]] | None:
     """Fresh passes over the same train images (or those made), whole batches where the size is fixed."""
-    x = _pixels(work)
-    if x is None:
+    found = calibration_set(work, most)
+    if found is None:
         return None
+    x = found.x
     fixed = work.network.module_batch
     size = fixed or min(64, batch_size(work.example[0].numel()))
 
@@ -34,12 +35,15 @@ def calibration_images(work: Work) -> Callable[[], Iterator[Tensor]] | None:
     return images
 
 
-def _pixels(work: Work) -> Rows | None:
+def calibration_set(work: Work, most: int = CALIBRATION_IMAGES) -> TestImages | None:
+    """At most `most` of the images that calibration sees, labelled where the data set is."""
     if work.images is not None:
-        rows, _ = _rows(work.images, hold_back=work.allowed_loss is not None)
-        pixels: Rows = work.images.train_x[rows]
-        return pixels
-    return None if work.synthetic is None else work.synthetic.calibration.cpu().numpy()
+        rows, _ = _rows(work.images, hold_back=work.allowed_loss is not None, most=most)
+        labels = None if work.images.train_y is None else work.images.train_y[rows]
+        return TestImages(work.images.train_x[rows], labels, work.spec, real=True)
+    if work.synthetic is None:
+        return None
+    return TestImages(work.synthetic.calibration[:most].cpu().numpy(), None, work.spec, real=False)
 
 
 def held_back(work: Work) -> TestImages:
@@ -55,7 +59,7 @@ def random_order(count: int) -> Rows:
     return np.random.RandomState(0).permutation(count)
 
 
-def _rows(images: Images, *, hold_back: bool) -> tuple[Rows, Rows]:
+def _rows(images: Images, *, hold_back: bool, most: int = CALIBRATION_IMAGES) -> tuple[Rows, Rows]:
     """Rows to calibrate on and rows held back, always the same, each in their own order.
 
     Drawn from everywhere: class folders are stored class by class. At least half of a small part is held
@@ -63,6 +67,6 @@ def _rows(images: Images, *, hold_back: bool) -> tuple[Rows, Rows]:
     """
     count = len(images.train_x)
     order = random_order(count)
-    seen = min(CALIBRATION_IMAGES, -(-count // 2)) if hold_back else CALIBRATION_IMAGES
-    most = min(HELD_BACK_IMAGES, max(1, HELD_BACK_BYTES // images.train_x[:1].nbytes))
-    return np.sort(order[:seen]), np.sort(order[seen : seen + most])
+    seen = min(most, -(-count // 2)) if hold_back else most
+    judged = min(HELD_BACK_IMAGES, max(1, HELD_BACK_BYTES // images.train_x[:1].nbytes))
+    return np.sort(order[:seen]), np.sort(order[seen : seen + judged])

@@ -27,6 +27,7 @@ HANDLERS: Final = {
     "inspect_model": ("worker.inspection", "inspect_model"),
     "inspect_dataset": ("worker.data.ingest", "inspect_dataset"),
     "run_job": ("worker.pipeline", "run"),
+    "plan": ("worker.planning", "plan"),
 }
 
 

@@ -14,6 +14,7 @@ from app.core.queue import TaskName
 from app.datasets.tables import Dataset
 from app.jobs import leases
 from app.models.tables import Model
+from app.plans.tables import Plan
 from app.storage.references import lock_object
 from worker import attempt
 from worker.heartbeat import Heartbeat
@@ -64,7 +65,7 @@ class Canonical:
 class Inspection(Protocol):
     """The two kinds of inspection."""
 
-    table: leases.Inspected
+    table: leases.Short
     task: TaskName
     answer: type[Inspected]
     malformed: type[Problem]
@@ -77,7 +78,7 @@ class Inspection(Protocol):
 
 
 class _ModelInspection:
-    table: leases.Inspected = Model
+    table: leases.Short = Model
     task: TaskName = "worker.inspect_model"
     answer: type[Inspected] = InspectedModel
     malformed: type[Problem] = MalformedModel
@@ -90,7 +91,7 @@ class _ModelInspection:
 
 
 class _DatasetInspection:
-    table: leases.Inspected = Dataset
+    table: leases.Short = Dataset
     task: TaskName = "worker.inspect_dataset"
     answer: type[Inspected] = InspectedDataset
     malformed: type[Problem] = MalformedDataset
@@ -121,9 +122,9 @@ def _inspect(runtime: Runtime, resource_id: str, kind: Inspection) -> None:
     lease = runtime.new_lease()
     row = attempt.in_transaction(
         runtime,
-        lambda s: leases.claim_inspection(s, kind.table, resource_id, lease, runtime.clock.now()),
+        lambda s: leases.claim_short(s, kind.table, resource_id, lease, runtime.clock.now()),
     )
-    if row is None:
+    if row is None or isinstance(row, Plan):
         log.info("inspection.not_claimed", resource_id=resource_id)
         return
     work = _name(kind)
@@ -214,15 +215,15 @@ def _end(
                 if not runtime.store.exists(canonical.sha256):  # deleted with its last row since we stored it
                     runtime.store.put_file(canonical.path)
                 columns = canonical.columns | {"status": "ready", "error": None}
-                return leases.finish_inspection(session, kind.table, row.id, owner, columns)
+                return leases.finish_short(session, kind.table, row.id, owner, columns)
             case "problem":
                 error = attempt.as_inspection_problem(ending.document or {})
                 columns = {"status": "rejected", "error": error}
-                return leases.finish_inspection(session, kind.table, row.id, owner, columns)
+                return leases.finish_short(session, kind.table, row.id, owner, columns)
             case "stopped":
-                return leases.hand_back_inspection(session, kind.table, row.id, owner)
+                return leases.hand_back_short(session, kind.table, row.id, owner)
             case "lost":
-                return leases.lose_inspection(
+                return leases.lose_short(
                     session, kind.table, row.id, owner, runtime.retries, ending.reason, now
                 )
             case _:

@@ -24,24 +24,19 @@ from app.jobs.tables import Job, JobCheckpoint
 from app.models.tables import Model
 from app.storage.references import lock_object
 from app.storage.store import Blob
-from worker import attempt
-from worker.cache import DiskCache, sized_name
+from worker import attempt, inputs
 from worker.carrier import carrier_for
 from worker.heartbeat import Heartbeat
 from worker.messages import RestartMessage
 from worker.reporting import JobReporter
 from worker.runtime import Runtime
-from worker.sandbox import PROJECT, Policy, has_devices
+from worker.sandbox import PROJECT
 from worker.scratch import scratch_folder
 from worker.supervisor import Ending
 
-MODEL: Final = "model"
-DATASET: Final = "dataset"
-SIZED: Final = "sized"  # the data set decoded at the network's size
 LAST_WORDS: Final = 2_000  # characters
 CARRIED_SHARE: Final = 0.3  # of the grace at a stop, at most, for carrying the last checkpoint
 CARRIED_SECONDS: Final = 60.0  # where nobody waits: a child is lost, the worker goes on
-FILE_BYTES: Final = 256_000_000_000
 
 log = structlog.get_logger(__name__)
 
@@ -99,45 +94,24 @@ def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
     with scratch_folder(runtime.scratch_root, job.id) as folder:
         carrier = carrier_for(runtime, folder, job.id, owner)
         reporter = JobReporter(runtime, job.id, owner, job.warnings, carrier)
-        cached = _fetch_inputs(runtime, claimed, folder)
-        devices = settings.device != "cpu" and has_devices()
-        policy = Policy(
-            address_bytes=0 if devices else settings.job_bytes,
-            data_bytes=0 if devices else runtime.memory_bytes,
-            file_bytes=FILE_BYTES,
-            uid=runtime.uid,
-            devices=devices,
-            readable=runtime.readable,
-        )
-        task = _task(runtime, claimed) | {"resume": _fetch_parts(runtime, claimed, folder, reporter)}
+        cached = inputs.fetch(runtime, claimed.model, claimed.dataset, folder)
+        policy = inputs.policy(runtime)
+        task = {"task": "run_job", "options": job.options}
+        task |= inputs.describe(runtime, claimed.model, claimed.dataset)
+        task |= {"resume": _fetch_parts(runtime, claimed, folder, reporter)}
         ending = attempt.run_child(
-            runtime, folder, task, policy, heartbeat, reporter, settings.job_seconds, FILE_BYTES
+            runtime, folder, task, policy, heartbeat, reporter, settings.job_seconds, policy.file_bytes
         )
         if ending.kind == "result":
             reporter.finish_stage()
         reporter.write()
         carrier.finish(_carrying(settings, ending))
         if not cached:
-            _keep_sized(runtime, claimed, folder)
+            inputs.keep_sized(runtime, claimed.model, claimed.dataset, folder)
         outputs: list[Output] = []
         if ending.kind == "result":
             ending, outputs = _store_outputs(runtime, folder, ending)
         _end(runtime, claimed, heartbeat, ending, outputs)
-
-
-def _cache(runtime: Runtime) -> DiskCache:
-    return DiskCache(runtime.cache_root, runtime.settings.cache_bytes)
-
-
-def _fetch_inputs(runtime: Runtime, claimed: Claimed, folder: Path) -> bool:
-    """Put the canonical network and data set into the folder; whether the decoded data set was there too."""
-    model, dataset = claimed.model, claimed.dataset
-    runtime.store.download_to(_canonical(model), folder / MODEL)
-    if dataset is None:
-        return False
-    sha256, cache = _canonical(dataset), _cache(runtime)
-    cache.fetch(sha256, folder / DATASET, lambda path: runtime.store.download_to(sha256, path))
-    return cache.lend(sized_name(sha256, model.input or {}), folder / SIZED)
 
 
 def _fetch_parts(
@@ -170,48 +144,6 @@ def _carrying(settings: Settings, ending: Ending) -> float:
     """How long to wait for the last checkpoint: not at all where no other attempt will want it."""
     waits = {"stopped": CARRIED_SHARE * settings.grace_seconds, "lost": CARRIED_SECONDS}
     return waits.get(ending.kind, 0.0)
-
-
-def _canonical(row: Model | Dataset) -> str:
-    if row.canonical_sha256 is None:
-        raise Internal(f"{row.id} is {row.status} and has no canonical form.")
-    return row.canonical_sha256
-
-
-def _keep_sized(runtime: Runtime, claimed: Claimed, folder: Path) -> None:
-    sized = folder / SIZED
-    if claimed.dataset is None or not sized.is_file() or sized.is_symlink():
-        return
-    name = sized_name(_canonical(claimed.dataset), claimed.model.input or {})
-    try:
-        _cache(runtime).keep(name, sized)
-    except OSError as error:  # a full disk must not cost a finished job its result
-        log.warning("cache.not_kept", error=str(error))
-
-
-def _task(runtime: Runtime, claimed: Claimed) -> dict[str, Any]:
-    model, dataset = claimed.model, claimed.dataset
-    task: dict[str, Any] = {
-        "task": "run_job",
-        "options": claimed.job.options,
-        "model": {
-            "file": MODEL,
-            "format": model.format,
-            "input": model.input,
-            "summary": model.summary,
-            "layers": model.layers,
-            "details": model.details,
-            "name": model.name,
-        },
-        "dataset": None,
-        "device": runtime.settings.device,
-        "threads": runtime.threads,
-        "bytes_original": model.bytes,
-    }
-    if dataset is not None:
-        about = {"classes": dataset.classes, "labelled": dataset.labelled, "examples": dataset.examples}
-        task["dataset"] = about | {"file": DATASET, "cache": SIZED, "name": dataset.name}
-    return task
 
 
 def _store_outputs(runtime: Runtime, folder: Path, ending: Ending) -> tuple[Ending, list[Output]]:

@@ -11,10 +11,10 @@ from worker.work import Message, Said, Work, progress, warning
 WORK_MACS: Final = {"cpu": 1e12, "cuda": 2e13}  # 256 images for a CIFAR ResNet: 25 to 50 s on one core
 
 
-def synthesise(work: Work) -> Said:
+def synthesise(work: Work, work_macs: float | None = None) -> Said:
     """Make the images; `work.tests` becomes those held back. The caller takes them from `work.synthetic`."""
     config = SynthesisConfig(
-        work_macs=WORK_MACS.get(work.device.type, WORK_MACS["cpu"]),
+        work_macs=work_macs or WORK_MACS.get(work.device.type, WORK_MACS["cpu"]),
         batch_size=work.network.module_batch,
         seed=work.options.training.seed,
     )

@@ -1,6 +1,6 @@
 """The tasks: an id comes in, the database says what is to be done. Doing it twice does nothing twice."""
 
-from worker import inspections, jobs
+from worker import inspections, jobs, plans
 from worker.celery import app
 
 
@@ -17,3 +17,8 @@ def inspect_dataset(dataset_id: str) -> None:
 @app.task(name="worker.run_job")  # type: ignore[untyped-decorator]
 def run_job(job_id: str) -> None:
     jobs.run_job(app.runtime, job_id)
+
+
+@app.task(name="worker.plan")  # type: ignore[untyped-decorator]
+def plan(plan_id: str) -> None:
+    plans.make_plan(app.runtime, plan_id)

@@ -8,10 +8,11 @@ from app.datasets import endpoints as datasets
 from app.jobs import endpoints as jobs
 from app.keys import endpoints as keys
 from app.models import endpoints as models
+from app.plans import endpoints as plans
 from app.uploads import endpoints as uploads
 
 router = APIRouter()
-for part in (health, uploads, models, datasets, jobs, artifacts, keys):
+for part in (health, uploads, models, datasets, plans, jobs, artifacts, keys):
     router.include_router(part.router)
 router.include_router(keys.usage_router)
 

@@ -5,7 +5,7 @@ while its child runs, and the reaper hands on whatever lost its lease or its mes
 """
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -15,6 +15,10 @@ class Leased:
 
     if TYPE_CHECKING:
         id: Mapped[str]  # every such row has one; the table itself declares it
+    # Of what is not a job, which has states of its own: the status in which a worker is needed, and works,
+    # and the one it ends in when that cannot be done.
+    waiting: ClassVar[str] = "inspecting"
+    refused: ClassVar[str] = "rejected"
     attempt: Mapped[int] = mapped_column(default=0, server_default="0")
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None] = mapped_column(index=True)

@@ -27,7 +27,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series be
 
 
 class WorkMetrics:
-    """What becomes of jobs and inspections: counted by the workers, and by the web process's reaper."""
+    """What becomes of jobs, inspections and plans: counted by workers, and by the web process's reaper."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         registry = registry or CollectorRegistry()
@@ -41,6 +41,12 @@ class WorkMetrics:
             "basisconv_inspections_ended",
             "Uploads that became ready or rejected; `code` says why.",
             ["kind", "status", "code"],
+            registry=registry,
+        )
+        self.plans_ended = Counter(
+            "basisconv_plans_ended",
+            "Plans that became ready or failed; `code` says why.",
+            ["status", "code"],
             registry=registry,
         )
         self.attempts_lost = Counter(
@@ -82,6 +88,13 @@ class WorkMetrics:
         self.leases_expired.labels(work).inc()
         if outcome != "cancelled":
             self.attempts_lost.labels(work, "silence").inc()
+
+    def short_ended(self, work: str, status: str, code: str) -> None:
+        """A plan, or a model's or data set's inspection, has its outcome."""
+        if work == "plan":
+            self.plans_ended.labels(status, code).inc()
+        else:
+            self.inspections_ended.labels(work, status, code).inc()
 
     def attempt_ended(self, work: str, ending: str, seconds: float) -> None:
         self.attempt_seconds.labels(work, ending).observe(seconds)

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=36_500,
-        description="Ended jobs are deleted with their files so many days after their end; 0 = never.",
+        description="Ended jobs with their files, and plans, are deleted so many days after their end; 0 = never.",
     )
     sweep_seconds: float = Field(
         3_600,
@@ -128,6 +128,7 @@ class Settings(BaseSettings):
         description="How long the checkpoint of a job is kept that used up its attempts.",
     )
     job_seconds: float = Field(86_400, ge=1, description="Longest run of one job attempt, in seconds.")
+    plan_seconds: float = Field(1_800, ge=1, description="Longest making of one plan, in seconds.")
     inspection_seconds: float = Field(300, ge=1, description="Longest inspection of one upload, in seconds.")
     inspection_bytes: int = Field(
         8_000 * MEGABYTE, ge=500 * MEGABYTE, description="Address space of an inspection."

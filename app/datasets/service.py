@@ -9,6 +9,7 @@ from app.datasets.sniff import sniff
 from app.datasets.tables import Dataset
 from app.jobs import usage
 from app.keys import quotas
+from app.plans import repository as plans
 from app.storage.references import lock_object, release_objects
 from app.storage.store import Store
 from app.uploads.multipart import Upload
@@ -66,11 +67,12 @@ def get_ready(unit: Unit, caller: Caller, dataset_id: str) -> Dataset:
 
 
 def delete(unit: Unit, services: Services, caller: Caller, dataset_id: str) -> None:
-    """Delete a data set that no job uses; its objects follow after commit, unless other rows share them."""
+    """Delete a data set that no job uses, with plans on it; objects no other row shares follow the commit."""
     dataset = repository.find_to_delete(unit.session, caller.owner_id, dataset_id)
     if dataset is None:
         raise NotFound(f"There is no data set {dataset_id[:64]!r}.")
     usage.refuse_if_used(unit.session, f"The data set {dataset.id}", dataset_id=dataset.id)
     hashes = [dataset.sha256, dataset.canonical_sha256]
+    hashes += plans.measured_objects(unit.session, dataset_id=dataset.id)
     unit.session.delete(dataset)
     unit.after_commit(lambda: release_objects(services.sessions, services.store, hashes))

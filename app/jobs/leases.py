@@ -17,8 +17,9 @@ from app.jobs import checkpoints, events
 from app.jobs.states import ACTIVE, JobStatus, sources
 from app.jobs.tables import Job, JobCheckpoint
 from app.models.tables import Model
+from app.plans.tables import Plan
 
-Inspected = type[Model] | type[Dataset]
+Short = type[Model] | type[Dataset] | type[Plan]  # rows of short work: inspections and plans
 LONGEST_WAIT_SECONDS = 600.0  # doubling stops here
 
 
@@ -77,13 +78,13 @@ def _place(part: JobCheckpoint) -> str:
     return f"step {part.step} of {where}" if part.step else where
 
 
-def claim_inspection(
-    session: Session, table: Inspected, resource_id: str, lease: Lease, now: datetime
-) -> Model | Dataset | None:
+def claim_short(
+    session: Session, table: Short, resource_id: str, lease: Lease, now: datetime
+) -> Model | Dataset | Plan | None:
     """The upload to be inspected under this lease, or None if somebody has it or it is done."""
     row = session.scalars(
         update(table)
-        .where(table.id == resource_id, table.status == "inspecting", table.lease_owner.is_(None))
+        .where(table.id == resource_id, table.status == table.waiting, table.lease_owner.is_(None))
         .where(or_(table.not_before.is_(None), table.not_before <= now))
         .values(
             attempt=table.attempt + 1,
@@ -93,11 +94,11 @@ def claim_inspection(
         )
         .returning(table)
     ).one_or_none()
-    return cast("Model | Dataset | None", row)
+    return cast("Model | Dataset | Plan | None", row)
 
 
 def renew(
-    session: Session, table: Inspected | type[Job], resource_id: str, lease: Lease, now: datetime
+    session: Session, table: Short | type[Job], resource_id: str, lease: Lease, now: datetime
 ) -> str | None:
     """Prolong the lease and tell the row's status; None when the lease is no longer this worker's."""
     status: str | None = session.scalar(
@@ -109,7 +110,7 @@ def renew(
     return status
 
 
-def status_of(session: Session, table: Inspected | type[Job], resource_id: str, owner: str) -> str | None:
+def status_of(session: Session, table: Short | type[Job], resource_id: str, owner: str) -> str | None:
     """The row's status while `owner` holds its lease, else None."""
     status: str | None = session.scalar(
         select(table.status).where(table.id == resource_id, table.lease_owner == owner)
@@ -248,28 +249,28 @@ def _requeue(job: Job, not_before: datetime | None, rung_at: datetime | None) ->
     job.progress = {}
 
 
-def finish_inspection(
-    session: Session, table: Inspected, resource_id: str, owner: str, values: dict[str, Any]
+def finish_short(
+    session: Session, table: Short, resource_id: str, owner: str, values: dict[str, Any]
 ) -> bool:
     """Inspecting → ready or rejected (in `values`), unless the lease is somebody else's by now."""
     finished = session.scalar(
         update(table)
-        .where(table.id == resource_id, table.lease_owner == owner, table.status == "inspecting")
+        .where(table.id == resource_id, table.lease_owner == owner, table.status == table.waiting)
         .values(lease_owner=None, lease_expires_at=None, **values)
         .returning(table.id)
     )
     return finished is not None
 
 
-def hand_back_inspection(session: Session, table: Inspected, resource_id: str, owner: str) -> bool:
+def hand_back_short(session: Session, table: Short, resource_id: str, owner: str) -> bool:
     """A worker that is asked to stop gives the upload back; the attempt does not count."""
     values = {"attempt": table.attempt - 1, "rung_at": None}
-    return finish_inspection(session, table, resource_id, owner, values)
+    return finish_short(session, table, resource_id, owner, values)
 
 
-def lose_inspection(
+def lose_short(
     session: Session,
-    table: Inspected,
+    table: Short,
     resource_id: str,
     owner: str,
     retries: Retries,
@@ -278,14 +279,14 @@ def lose_inspection(
 ) -> str | None:
     """A child or worker is gone: inspected again after a wait, or rejected when out of attempts."""
     held = select(table).where(
-        table.id == resource_id, table.lease_owner == owner, table.status == "inspecting"
+        table.id == resource_id, table.lease_owner == owner, table.status == table.waiting
     )
     found = session.scalars(held.with_for_update().execution_options(populate_existing=True)).one_or_none()
-    row = cast("Model | Dataset | None", found)
+    row = cast("Model | Dataset | Plan | None", found)
     if row is None:
         return None
     if row.attempt >= retries.max_attempts:
-        row.status, row.error = "rejected", worker_lost(row.attempt, reason).document()
+        row.status, row.error = table.refused, worker_lost(row.attempt, reason).document()
     else:
         row.not_before = retries.not_before(row.attempt, now)
     row.lease_owner = row.lease_expires_at = None

@@ -22,15 +22,17 @@ from app.jobs import checkpoints, leases
 from app.jobs.states import ACTIVE, JobStatus
 from app.jobs.tables import Job
 from app.models.tables import Model
+from app.plans.tables import Plan
 from app.storage.store import Store
 
 ADVISORY_LOCK: Final = 0x42617369  # "Basi": any constant that nothing else in this database uses
 LOST_AT_ONCE: Final = 200
 # Rung again per round, oldest first: enough to wake idle workers, and a long queue does not flood the broker.
 RUNG_AT_ONCE: Final = 50
-INSPECTIONS: Final[tuple[tuple[leases.Inspected, TaskName], ...]] = (
+SHORT_WORK: Final[tuple[tuple[leases.Short, TaskName], ...]] = (
     (Model, "worker.inspect_model"),
     (Dataset, "worker.inspect_dataset"),
+    (Plan, "worker.plan"),
 )
 SILENT: Final = "its worker fell silent"
 
@@ -81,11 +83,11 @@ class Reaper:
                 return
             now = self._clock.now()
             self._hand_on_jobs(now)
-            for table, _ in INSPECTIONS:
-                self._hand_on_inspections(table, now)
+            for table, _ in SHORT_WORK:
+                self._hand_on_short(table, now)
             self._ring_jobs(now)
-            for table, task in INSPECTIONS:
-                self._ring_inspections(table, task, now)
+            for table, task in SHORT_WORK:
+                self._ring_short(table, task, now)
 
     def _hand_on_jobs(self, now: datetime) -> None:
         with self._sessions.begin() as session:
@@ -106,30 +108,28 @@ class Reaper:
             if self._waker is not None:
                 self._waker.wake(job_id)
 
-    def _hand_on_inspections(self, table: leases.Inspected, now: datetime) -> None:
+    def _hand_on_short(self, table: leases.Short, now: datetime) -> None:
         outcomes: dict[str, str | None] = {}
         with self._sessions.begin() as session:
-            for resource_id, owner in _expired(session, table, ("inspecting",), now):
-                status = leases.lose_inspection(
-                    session, table, resource_id, owner, self._retries, SILENT, now
-                )
+            for resource_id, owner in _expired(session, table, (table.waiting,), now):
+                status = leases.lose_short(session, table, resource_id, owner, self._retries, SILENT, now)
                 outcomes[resource_id] = status
         work = table.__tablename__.removesuffix("s")
         for resource_id, status in outcomes.items():
-            log.warning("reaper.inspection_handed_on", resource_id=resource_id, status=status)
+            log.warning("reaper.short_handed_on", resource_id=resource_id, status=status)
             self._metrics.lease_expired(work, status)
-            if status == "rejected":
-                self._metrics.inspections_ended.labels(work, status, WorkerLost.code).inc()
+            if status == table.refused:
+                self._metrics.short_ended(work, status, WorkerLost.code)
 
     def _ring_jobs(self, now: datetime) -> None:
         waiting = Job.status == JobStatus.QUEUED
         self._ring(Job, "worker.run_job", waiting, now)
 
-    def _ring_inspections(self, table: leases.Inspected, task: TaskName, now: datetime) -> None:
-        waiting = (table.status == "inspecting") & table.lease_owner.is_(None)
+    def _ring_short(self, table: leases.Short, task: TaskName, now: datetime) -> None:
+        waiting = (table.status == table.waiting) & table.lease_owner.is_(None)
         self._ring(table, task, waiting, now)
 
-    def _ring(self, table: leases.Inspected | type[Job], task: TaskName, waiting: Any, now: datetime) -> None:
+    def _ring(self, table: leases.Short | type[Job], task: TaskName, waiting: Any, now: datetime) -> None:
         long_ago = now - timedelta(seconds=self._settings.ring_again_seconds)
         with self._sessions() as session:
             oldest = (
@@ -154,7 +154,7 @@ class Reaper:
 
 
 def _expired(
-    session: Session, table: leases.Inspected | type[Job], statuses: tuple[str, ...], now: datetime
+    session: Session, table: leases.Short | type[Job], statuses: tuple[str, ...], now: datetime
 ) -> list[tuple[str, str]]:
     """Rows whose lease has run out, locked, so that a worker's late renewal waits and then sees the loss."""
     expired = (

@@ -18,6 +18,7 @@ from app.jobs.states import ENDED
 from app.jobs.tables import Job
 from app.keys.tables import Reservation
 from app.models.tables import Model
+from app.plans.tables import Measurement
 from app.uploads.tables import Resumable
 
 _OWNERS: Final = 0x4F776E  # "Own": keeps these locks apart from those of objects
@@ -44,6 +45,11 @@ def stored_bytes(session: Session, owner_id: str, now: datetime) -> int:
             (Artifact, Artifact.sha256, Artifact.bytes),
         )
     ]
+    named.append(
+        select(Measurement.sha256, Measurement.bytes)
+        .join(Model, Model.id == Measurement.model_id)
+        .where(Model.owner_id == owner_id)
+    )
     objects = union(*named).subquery()  # not `union_all`: rows that name the same object become one
     kept = session.scalar(select(func.sum(objects.c.bytes)))
     coming = session.scalar(

@@ -167,5 +167,5 @@ def list_layers(model_id: str, unit: UnitOfWork, caller: Reader) -> Listing[Laye
     "/{model_id}", status_code=204, response_class=Response, responses=raises(NotFound, InvalidState)
 )
 def delete_model(model_id: str, unit: UnitOfWork, services: ServicesOf, caller: Writer) -> None:
-    """Delete a network that no job uses."""
+    """Delete a network that no job uses, with its plans."""
     service.delete(unit, services, caller, model_id)

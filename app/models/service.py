@@ -10,6 +10,7 @@ from app.models import repository
 from app.models.schemas import InputRequest
 from app.models.sniff import sniff
 from app.models.tables import Model
+from app.plans import repository as plans
 from app.storage.references import lock_object, release_objects
 from app.storage.store import Store
 from app.uploads.multipart import Upload
@@ -69,12 +70,13 @@ def get_ready(unit: Unit, caller: Caller, model_id: str) -> Model:
 
 
 def delete(unit: Unit, services: Services, caller: Caller, model_id: str) -> None:
-    """Delete a model that no job uses; its objects follow after commit, unless other rows share them."""
+    """Delete a model that no job uses, with its plans; objects that no other row shares follow the commit."""
     model = repository.find_to_delete(unit.session, caller.owner_id, model_id)
     if model is None:
         raise NotFound(f"There is no model {model_id[:64]!r}.")
     usage.refuse_if_used(unit.session, f"The model {model.id}", model_id=model.id)
     hashes = [model.sha256, model.canonical_sha256]
+    hashes += plans.measured_objects(unit.session, model_id=model.id)
     unit.session.delete(model)
     unit.after_commit(lambda: release_objects(services.sessions, services.store, hashes))
 

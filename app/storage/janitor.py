@@ -19,6 +19,7 @@ from app.core.settings import Settings
 from app.jobs import checkpoints
 from app.jobs.retention import expire_jobs
 from app.keys.tables import IdempotencyRecord, Reservation
+from app.plans.retention import expire_plans
 from app.storage.references import lock_object, referenced
 from app.storage.store import Store, Stored
 
@@ -57,17 +58,24 @@ class Janitor:
             if not guard.scalar(select(func.pg_try_advisory_xact_lock(ADVISORY_LOCK))):
                 return
             now = self._clock.now()
-            jobs = 0
+            jobs = plans = 0
             if self._settings.retention_days:
                 kept = timedelta(days=self._settings.retention_days)
                 jobs = expire_jobs(self._sessions, self._store, now - kept)
+                plans = expire_plans(self._sessions, now - kept)
             uploads = self._store.clear_staging(now - STALE_UPLOAD)
             objects, size = sweep_orphans(self._sessions, self._store, now - ORPHAN_AGE)
             keep = timedelta(hours=self._settings.keep_lost_hours)
             left = checkpoints.sweep(self._sessions, self._store, now, keep)
             self._forget(now)
             log.info(
-                "janitor.swept", jobs=jobs, uploads=uploads, objects=objects, bytes=size, checkpoints=left
+                "janitor.swept",
+                jobs=jobs,
+                plans=plans,
+                uploads=uploads,
+                objects=objects,
+                bytes=size,
+                checkpoints=left,
             )
 
     def _forget(self, now: datetime) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 from app.artifacts.tables import Artifact
 from app.datasets.tables import Dataset
 from app.models.tables import Model
+from app.plans.tables import Measurement
 from app.storage.store import Store
 
 # Every column whose hash is an object's address. What is missing here would be swept: a test looks for it.
@@ -23,6 +24,7 @@ OBJECTS: Final[tuple[InstrumentedAttribute[Any], ...]] = (
     Dataset.sha256,
     Dataset.canonical_sha256,
     Artifact.sha256,
+    Measurement.sha256,
 )
 
 log = structlog.get_logger()

@@ -16,6 +16,7 @@ from app.datasets.tables import Dataset
 from app.jobs.tables import Job
 from app.keys.tables import ApiKey
 from app.models.tables import Model
+from app.plans.tables import Plan
 from app.uploads.tables import Resumable
 
 LAYERS: list[dict[str, Any]] = [
@@ -206,6 +207,20 @@ def add_job(services: Services, model: str, owner_id: str | None = None, **chang
         "created_at": now,
     }
     return _add(services, Job(**values | changed))
+
+
+def add_plan(services: Services, model: str, owner_id: str | None = None, **changed: Any) -> str:
+    now = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "id": new_id("plan", now),
+        "owner_id": owner_id or owner_of(services),
+        "model_id": model,
+        "compression": {"target": {"macs": 0.5}, "basis": "activations", "forms": "auto"},
+        "status": "queued",
+        "progress": {},
+        "created_at": now,
+    }
+    return _add(services, Plan(**values | changed))
 
 
 def add_artifact(services: Services, job: str, data: bytes, **changed: Any) -> str:

@@ -25,6 +25,7 @@ OPERATIONS = [  # those that read a body, and one of each kind that reads querie
     ("/v1/datasets", "post"),
     ("/v1/uploads", "post"),
     ("/v1/uploads/{upload_id}", "patch"),
+    ("/v1/plans", "post"),
     ("/v1/jobs", "post"),
     ("/v1/jobs", "get"),
     ("/v1/jobs/{job_id}/events", "get"),

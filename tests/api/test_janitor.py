@@ -17,11 +17,20 @@ from app.core.unit import Services
 from app.jobs import events
 from app.jobs.tables import Job, JobEvent
 from app.keys.tables import IdempotencyRecord, Reservation
+from app.plans.tables import Measurement, Plan
 from app.storage.janitor import ADVISORY_LOCK, ORPHAN_AGE, STALE_UPLOAD, Janitor, sweep_orphans
 from app.storage.keys import object_key
 from app.storage.references import OBJECTS, lock_object
 from tests.api.conftest import HandClock
-from tests.api.seeds import RESULT, add_artifact, add_dataset, add_job, add_model, onnx_bytes
+from tests.api.seeds import (
+    RESULT,
+    add_artifact,
+    add_dataset,
+    add_job,
+    add_model,
+    add_plan,
+    onnx_bytes,
+)
 
 NOT_OBJECTS = {  # hashes of something that lies at no address of its own
     "idempotency_records.body_sha256",
@@ -69,6 +78,30 @@ def test_an_object_that_no_row_names_goes_once_it_is_old(services: Services) -> 
     _janitor(services).sweep()
     assert not services.store.exists(old)
     assert services.store.exists(young)
+
+
+def test_what_was_measured_for_plans_stays_with_its_model(services: Services) -> None:
+    kept = _orphan(services)
+    model = add_model(services, "owner_x")
+    with services.sessions.begin() as session:
+        now = services.clock.now()
+        session.add(Measurement(model_id=model, key="k", sha256=kept, bytes=6, created_at=now))
+    _janitor(services).sweep()
+    assert services.store.exists(kept)
+
+
+def test_plans_go_once_they_have_been_kept_long_enough(services: Services) -> None:
+    model, now = add_model(services, "owner_x"), services.clock.now()
+    old = {"status": "ready", "finished_at": now - timedelta(days=8)}
+    gone = add_plan(services, model, "owner_x", **old)
+    kept = [
+        add_plan(services, model, "owner_x", **old | {"finished_at": now - timedelta(days=6)}),
+        add_plan(services, model, "owner_x", created_at=now - timedelta(days=8)),
+    ]
+    _janitor(services, retention_days=7).sweep()
+    with services.sessions() as session:
+        assert session.get(Plan, gone) is None
+        assert all(session.get(Plan, plan) is not None for plan in kept)
 
 
 def test_an_object_that_any_kind_of_row_names_stays_however_old(services: Services) -> None:

@@ -61,6 +61,8 @@ def test_the_contracts_addresses_are_there() -> None:
         "/v1/datasets/{dataset_id}": {"get", "delete"},
         "/v1/uploads": {"get", "post", "options"},
         "/v1/uploads/{upload_id}": {"get", "head", "patch", "post", "delete"},
+        "/v1/plans": {"get", "post"},
+        "/v1/plans/{plan_id}": {"get", "delete"},
         "/v1/jobs": {"get", "post"},
         "/v1/jobs/{job_id}": {"get", "delete"},
         "/v1/jobs/{job_id}/cancel": {"post"},

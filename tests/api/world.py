@@ -18,7 +18,16 @@ from app.core.db import Base
 from app.core.unit import Services
 from app.keys.tables import ApiKey
 from tests.api.conftest import _client
-from tests.api.seeds import RESULT, add_artifact, add_dataset, add_job, add_model, npz_bytes, onnx_bytes
+from tests.api.seeds import (
+    RESULT,
+    add_artifact,
+    add_dataset,
+    add_job,
+    add_model,
+    add_plan,
+    npz_bytes,
+    onnx_bytes,
+)
 
 
 @dataclass
@@ -59,6 +68,10 @@ def _job(world: World) -> str:
     return add_job(world.services, model, world.owner_id, dataset_id=dataset, **ended)
 
 
+def _plan(world: World) -> str:
+    return add_plan(world.services, world.id_of("model_id"), world.owner_id)
+
+
 def _artifact(world: World) -> str:
     data = f"file of {world.mark}".encode()
     return add_artifact(world.services, world.id_of("job_id"), data, owner_id=world.owner_id)
@@ -85,6 +98,7 @@ TUS = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Content-Type": "applicat
 MAKERS: dict[str, Callable[[World], str]] = {
     "model_id": _model,
     "dataset_id": _dataset,
+    "plan_id": _plan,
     "job_id": _job,
     "artifact_id": _artifact,
     "key_id": _key,
@@ -100,6 +114,11 @@ FORMS: dict[tuple[str, str], Callable[[World], dict[str, Any]]] = {
 }
 # Bodies that speak of other resources: a valid one of this owner's own things for every such POST.
 BODIES: dict[str, Callable[[World], dict[str, Any]]] = {
+    "/v1/plans": lambda own: {
+        "model": own.id_of("model_id"),
+        "dataset": own.id_of("dataset_id"),
+        "compression": {"target": {"macs": 0.5}},
+    },
     "/v1/jobs": lambda own: {
         "kind": "compress",
         "model": own.id_of("model_id"),

@@ -10,6 +10,7 @@ from app.datasets.tables import Dataset
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.models.tables import Model
+from app.plans.tables import Plan
 
 OWNER = "owner_00000000000000000000000000"
 INPUT = {"shape": [3, 16, 16], "scale": 255, "mean": [0.0] * 3, "std": [1.0] * 3, "layout": "NCHW"}
@@ -72,7 +73,20 @@ def add_job(sessions: sessionmaker[Session], model_id: str, **columns: Any) -> s
     return _add(sessions, Job(**values | columns))
 
 
-def _add(sessions: sessionmaker[Session], row: Model | Dataset | Job) -> str:
+def add_plan(sessions: sessionmaker[Session], model_id: str, **columns: Any) -> str:
+    values: dict[str, Any] = {
+        "id": new_id("plan", now()),
+        "owner_id": OWNER,
+        "model_id": model_id,
+        "compression": {"target": {"macs": 0.5}, "basis": "activations", "forms": "auto"},
+        "status": "queued",
+        "progress": {},
+        "created_at": now(),
+    }
+    return _add(sessions, Plan(**values | columns))
+
+
+def _add(sessions: sessionmaker[Session], row: Model | Dataset | Job | Plan) -> str:
     with sessions.begin() as session:
         session.add(row)
     return row.id
