@@ -96,7 +96,7 @@ def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
         reporter = JobReporter(runtime, job.id, owner, job.warnings, carrier)
         cached = inputs.fetch(runtime, claimed.model, claimed.dataset, folder)
         policy = inputs.policy(runtime)
-        task = {"task": "run_job", "options": job.options}
+        task: dict[str, Any] = {"task": "run_job", "options": job.options}
         task |= inputs.describe(runtime, claimed.model, claimed.dataset)
         task |= {"resume": _fetch_parts(runtime, claimed, folder, reporter)}
         ending = attempt.run_child(

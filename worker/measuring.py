@@ -10,12 +10,14 @@ import torch
 from basisconv.choice import Numbers
 from basisconv.config import DecomposeConfig
 from basisconv.errors import MethodError
+from basisconv.layers import Layer
 from basisconv.measure import measure
+from basisconv.options import Measured
 from basisconv.outlook import Outlook, look_ahead
 from basisconv.outputs import logits
 from worker.baseline import mismatch
 from worker.calibration import CALIBRATION_IMAGES, calibration_images, calibration_set
-from worker.measure import answer, score
+from worker.measure import answer, score, some_rows
 from worker.numbers import Known
 from worker.pipeline import Report, open_work
 from worker.synthetic import synthesise
@@ -95,8 +97,10 @@ def _images(work: Work) -> int:
 
 
 def _measured(work: Work, config: DecomposeConfig, found: _Found) -> Said:
+    seen = calibration_set(work, _images(work))
     steps = measure(work.original, work.example, config, calibration_images(work, _images(work)))
     measured = yield from told(steps, lambda step: progress(step.fraction, step.message))
+    yield from _few(measured, 0 if seen is None else len(seen.x))
     names = work.public
     found.numbers = Numbers(
         layers=[replace(s.layer, name=names.get(s.layer.name, s.layer.name)) for s in measured.sites],
@@ -108,19 +112,44 @@ def _measured(work: Work, config: DecomposeConfig, found: _Found) -> Said:
     )
 
 
+def _few(measured: Measured, images: int) -> Said:
+    """Say where a layer's fit can learn the images by heart: its harm on them then says too little."""
+    wide = [
+        site.layer
+        for site in measured.sites
+        if site.layer.name in measured.metrics and site.layer.kind == "linear"
+    ]
+    wide = [layer for layer in wide if images * _positions(layer) < 2 * layer.in_channels]
+    if not wide:
+        return
+    most = max(layer.in_channels for layer in wide)
+    many = "1 linear layer sees" if len(wide) == 1 else f"{len(wide)} linear layers see"
+    yield warning(
+        "few_images",
+        f"{many} up to {most:,} inputs, measured on {images:,} images: a fit can learn so few by heart, so "
+        "expect more errors than are foretold. More train images help; so does leaving such layers out.",
+    )
+
+
+def _positions(layer: Layer) -> int:
+    return layer.macs // (layer.in_channels * layer.out_channels)
+
+
 def _look(work: Work, found: _Found) -> Said:
-    """The original on the images that it is measured on: is it fed rightly, how sure is it of its answers."""
-    images = calibration_set(work, _images(work))
-    assert images is not None
-    work.tests = images
+    """The original on validation images: is it fed rightly, how sure is it of what is new to it.
+
+    It alone is run on them, so they still choose nothing between networks (docs/method.md).
+    """
+    rows = some_rows(len(work.tests.x), _images(work))
+    labels = None if work.tests.y is None else work.tests.y[rows]
+    work.tests = images = replace(work.tests, x=work.tests.x[rows], y=labels)
     work.reference = answers = answer(work.runner(work.original), images, work.folder, "original")
     if not answers.is_classifier:
         return
     scores = logits(torch.from_numpy(answers.outputs[0].reshape(answers.count, -1)))
-    labels = None if images.y is None else images.y[: answers.count]
+    labels = None if labels is None else labels[: answers.count]
     found.outlook = look_ahead(scores.numpy(), labels)
-    if labels is not None:
-        accuracy = score(answers, answers, images, work.network.output_names).accuracy
-        reason = None if accuracy is None else mismatch(work, accuracy)
-        if reason is not None:
-            yield warning("baseline_mismatch", reason)
+    accuracy = score(answers, answers, images, work.network.output_names).accuracy
+    reason = None if accuracy is None else mismatch(work, accuracy)
+    if reason is not None:
+        yield warning("baseline_mismatch", reason)

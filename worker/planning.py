@@ -77,8 +77,14 @@ def document(known: kept.Known, compression: Document, open_layers: list[str]) -
         "predicted": _predicted(known, solved),
         "layers": _layers(numbers, solved),
         "ranks": _as_ranks(numbers, solved),
-        "warnings": [*known.warnings, *solved.warnings],
+        "warnings": [*known.warnings, *solved.warnings, *_nothing(solved)],
     }
+
+
+def _nothing(solved: Solved) -> list[dict[str, str]]:
+    if any(choice.option.form != "dense" for choice in solved.planned.values()):
+        return []
+    return [{"code": "nothing_replaced", "detail": "With this request every layer stays as it is."}]
 
 
 def _config(compression: Document, open_layers: list[str]) -> DecomposeConfig:

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=36_500,
-        description="Ended jobs with their files, and plans, are deleted so many days after their end; 0 = never.",
+        description="Ended jobs with their files, and plans, go so many days after their end; 0 = never.",
     )
     sweep_seconds: float = Field(
         3_600,

@@ -15,12 +15,14 @@ from app.datasets.tables import Dataset
 from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.models.tables import Model
+from app.plans.tables import Plan
 
 # What waits in which queue: the rows are the truth, a message in the broker is only a ring.
 _WAITING: Final[tuple[tuple[str, str, Any, ColumnElement[bool]], ...]] = (
     ("jobs", "job", Job, Job.status == JobStatus.QUEUED),
     ("quick", "model", Model, (Model.status == "inspecting") & Model.lease_owner.is_(None)),
     ("quick", "dataset", Dataset, (Dataset.status == "inspecting") & Dataset.lease_owner.is_(None)),
+    ("quick", "plan", Plan, (Plan.status == "queued") & Plan.lease_owner.is_(None)),
 )
 
 log = structlog.get_logger()

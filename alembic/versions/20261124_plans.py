@@ -1,13 +1,13 @@
 """Plans, and the measurements that they are made from.
 
-Revision: plans, after: quotas
+Revision: plans, after: job_checkpoints
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
-revision = 'plans'
-down_revision = "quotas"
+revision = "plans"
+down_revision = "job_checkpoints"
 branch_labels = None
 depends_on = None
 
