@@ -3,7 +3,7 @@
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup run demo test test-faults test-big-upload lint format migration-check migration openapi settings-doc \
+.PHONY: help setup run demo test test-faults test-fuzz test-big-upload lint format migration-check migration openapi settings-doc \
 	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-finetune bench-latency pictures clean
 
 help: ## this list
@@ -26,6 +26,10 @@ test-faults: setup ## only those that kill servers, workers and children
 
 test-big-upload: setup ## 4 GB both ways through the web process: its peak memory, and how others are served meanwhile
 	@exec timeout --kill-after=30 3000 $(BIN)/python -m pytest -q -s -m slow tests/uploads/test_large.py $(ARGS)
+
+test-fuzz: setup ## hundreds of requests to each operation of the REST interface; keeps what came of it
+	BASISCONV_FUZZ_EXAMPLES=$${EXAMPLES:-200} BASISCONV_FUZZ_SUMMARY=benchmarks/results/schemathesis.md \
+		$(BIN)/python -m pytest -q --timeout=900 tests/api/test_fuzz.py $(ARGS)
 
 bench-headline: setup ## 5x fewer operations and 18x fewer learnable parameters at once on CIFAR-100; ARGS go to the script
 	$(BIN)/python benchmarks/cifar100_headline.py $(ARGS)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from app.core.settings import Settings
 from app.openapi import document, text
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -37,6 +38,17 @@ def test_every_operation_is_described_with_its_problems(operation: dict[str, Any
     assert {"401", "403", "422", "500", "503"} <= problems or not guarded
     for status in problems - {"503"} if not guarded else problems:
         assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
+
+
+def test_a_body_that_may_be_too_large_is_answered_as_described(
+    client: TestClient, settings: Settings
+) -> None:
+    body = b'{"name": "' + b"a" * settings.max_json_bytes + b'"}'
+    for path, methods in DOCUMENT["paths"].items():
+        if "application/json" in methods.get("post", {}).get("requestBody", {}).get("content", {}):
+            answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+            assert (answer.status_code, answer.json()["code"]) == (413, "upload_too_large"), path
+            assert "413" in methods["post"]["responses"], path
 
 
 def test_everything_but_the_health_checks_needs_a_key() -> None:
