@@ -97,6 +97,63 @@ def _try_broker(url: str) -> bool:
             return False
 
 
+@app.command()
+def backup(
+    folder: Annotated[
+        Path, typer.Argument(help="Made or renewed; the next time only new objects are copied.")
+    ],
+) -> None:
+    """Copy the database and all objects into a folder, beside a running service."""
+    from app.backup.archive import back_up
+    from app.backup.embedded import keep_secrets
+    from app.embedded.secrets import given
+
+    with _telling_failures():
+        settings = _settings()
+        contents = back_up(settings, folder, typer.echo)
+        if given("database_url"):
+            typer.echo("Keep BASISCONV_SECRET_KEY too: without it the API keys in the backup are worthless.")
+        else:
+            keep_secrets(settings.var_dir, folder)
+    if contents.vanished:
+        typer.echo(
+            f"{len(contents.vanished)} objects were deleted meanwhile; run it again to be whole.", err=True
+        )
+        raise typer.Exit(1)
+    typer.echo(f"The backup in {folder} is whole: {contents.rows['jobs']:,} jobs.")
+
+
+@app.command()
+def restore(folder: Annotated[Path, typer.Argument(help="Where a backup lies.")]) -> None:
+    """Put a backup into an empty database and store: the environment's, or a new var folder's."""
+    from app.backup.archive import bring_back
+    from app.backup.embedded import bring_back_embedded
+    from app.embedded.secrets import given
+
+    with _telling_failures():
+        if given("database_url"):
+            contents = bring_back(_settings(), folder, typer.echo)
+        else:
+            var_dir = Path(os.environ.get("BASISCONV_VAR_DIR", "var")).resolve()
+            contents = bring_back_embedded(var_dir, folder, typer.echo)
+    typer.echo(f"The backup of {contents.made_at} is back: {contents.rows['jobs']:,} jobs.")
+
+
+@contextmanager
+def _telling_failures() -> Iterator[None]:
+    from app.backup.tools import BackupFailed
+    from app.embedded.children import NotStarted
+
+    try:
+        yield
+    except (BackupFailed, NotStarted, OSError) as problem:
+        typer.echo(str(problem), err=True)
+        raise typer.Exit(1) from problem
+    except OperationalError as problem:
+        typer.echo("The database does not answer. Is `make run` running?", err=True)
+        raise typer.Exit(1) from problem
+
+
 @keys.command("create")
 def create_key(
     name: str,
