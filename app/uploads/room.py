@@ -37,8 +37,9 @@ async def room_for_upload(
     services: Services, caller: Caller, request: Request, most: int
 ) -> AsyncIterator[Room]:
     """Keep room for the request's body for as long as the block lasts. Raises QuotaExceeded."""
+    declared = declared_length(request)
     try:
-        room = await run_in_threadpool(_reserve, services, caller, declared_length(request), most)
+        room = await run_in_threadpool(_reserve, services, caller, declared, most)
     except QuotaExceeded:
         await drain(request.stream())
         raise
@@ -47,7 +48,7 @@ async def room_for_upload(
     except UploadTooLarge as problem:
         if room.limit == most:
             raise
-        raise quotas.no_room(room.used, None, caller.limits.stored_bytes) from problem
+        raise quotas.no_room(room.used, declared, caller.limits.stored_bytes) from problem
     finally:
         if room.reservation is not None:
             await run_in_threadpool(_release, services, room.reservation)
