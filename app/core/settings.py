@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         description="Most bytes that an owner's uploads, their checked copies and job files take; 0 = any.",
     )
     max_active_jobs: int = Field(
-        1_000, ge=0, description="Most jobs of an owner that wait or run at once; 0 = any number."
+        1_000, ge=0, description="Most jobs and plans of an owner that wait or run at once; 0 = any number."
     )
     max_requests_per_minute: int = Field(
         6_000, ge=0, description="Requests of one key in a minute; a burst may use them up at once. 0 = any."

@@ -18,7 +18,7 @@ from app.jobs.states import ENDED
 from app.jobs.tables import Job
 from app.keys.tables import Reservation
 from app.models.tables import Model
-from app.plans.tables import Measurement
+from app.plans.tables import Measurement, Plan
 from app.uploads.tables import Resumable
 
 _OWNERS: Final = 0x4F776E  # "Own": keeps these locks apart from those of objects
@@ -64,9 +64,10 @@ def stored_bytes(session: Session, owner_id: str, now: datetime) -> int:
 
 
 def active_jobs(session: Session, owner_id: str) -> int:
-    """Jobs that wait or run."""
-    active = select(func.count()).where(Job.owner_id == owner_id, Job.status.not_in(ENDED))
-    return session.scalar(active) or 0
+    """Jobs and plans that wait or run: both keep a worker busy."""
+    jobs = select(func.count()).where(Job.owner_id == owner_id, Job.status.not_in(ENDED))
+    plans = select(func.count()).where(Plan.owner_id == owner_id, Plan.status == Plan.waiting)
+    return (session.scalar(jobs) or 0) + (session.scalar(plans) or 0)
 
 
 def require_bytes(session: Session, caller: Caller, more: int, now: datetime) -> None:
@@ -108,7 +109,7 @@ def no_room(used: int, more: int | None, limit: int) -> QuotaExceeded:
 def _too_many(used: int, more: int, limit: int) -> QuotaExceeded:
     asked = "one more" if more == 1 else f"{more:,} more"
     return QuotaExceeded(
-        f"{used:,} of your jobs wait or run, and at most {limit:,} may; this asks for {asked}.",
+        f"{used:,} of your jobs and plans wait or run, and at most {limit:,} may; this asks for {asked}.",
         hint="Wait until some have ended, or cancel some.",
         headers={"Retry-After": _RETRY_JOBS},
         quota="active_jobs",

@@ -17,7 +17,9 @@ class KeyLimits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     stored_bytes: Limit | None = Field(None, description="Bytes that the key's owner may have stored.")
-    active_jobs: Limit | None = Field(None, description="Jobs of the owner that may wait or run at once.")
+    active_jobs: Limit | None = Field(
+        None, description="Jobs and plans of the owner that may wait or run at once."
+    )
     requests_per_minute: Limit | None = Field(None, description="Requests with this key.")
 
 

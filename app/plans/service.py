@@ -25,7 +25,7 @@ def create(unit: Unit, caller: Caller, request: PlanCreate) -> Plan:
     checks.check_outputs(job, model)
     checks.check_layers(request.compression, model)
     _check_foreseeable(request)
-    quotas.require_bytes(unit.session, caller, 1, unit.now)  # of what is measured; how much, nobody knows yet
+    quotas.require_jobs(unit.session, caller, 1, unit.now)
     decided = checks.decide(request.compression, with_images=dataset is not None)
     plan = Plan(
         id=new_id("plan", unit.now),

@@ -183,6 +183,19 @@ def test_a_job_beyond_the_quota_is_refused_until_another_has_ended(
     assert client.post("/v1/jobs", json=_job(model)).status_code == 201
 
 
+def test_a_plan_that_waits_counts_as_a_job_does(
+    with_limits: Callable[..., TestClient], services: Services
+) -> None:
+    client = with_limits(active_jobs=1)
+    body = {key: value for key, value in _job(add_model(services, _owner(client))).items() if key != "kind"}
+    plan = client.post("/v1/plans", json=body)
+    assert plan.status_code == 201
+    assert client.get("/v1/usage").json()["active_jobs"]["used"] == 1
+    assert client.post("/v1/plans", json=body).json()["quota"] == "active_jobs"
+    assert client.delete(f"/v1/plans/{plan.json()['id']}").status_code == 204
+    assert client.post("/v1/jobs", json=body | {"kind": "compress"}).status_code == 201
+
+
 def test_of_jobs_posted_at_once_no_more_than_the_quota_are_taken(
     with_limits: Callable[..., TestClient], services: Services
 ) -> None:
