@@ -14,6 +14,7 @@ class Job(Leased, Base):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_owner_id_id", "owner_id", "id"),
+        Index("ix_jobs_owner_id_status", "owner_id", "status"),  # a quota counts few of many
         Index("ix_jobs_status_rung_at", "status", "rung_at"),
     )
 

@@ -12,7 +12,7 @@ from app.core.problems import invalid, raises
 from app.core.security import Admin, Reader
 from app.core.unit import ServicesOf, UnitOfWork
 from app.keys import quotas, repository, service
-from app.keys.schemas import KeyCreate, KeyOut, NewKeyOut, Pace, Share, UsageOut, show_key
+from app.keys.schemas import KeyChange, KeyCreate, KeyOut, NewKeyOut, Pace, Share, UsageOut, show_key
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 usage_router = APIRouter(tags=["keys"])
@@ -64,6 +64,14 @@ def list_keys(
 def get_key(key_id: str, unit: UnitOfWork, caller: Admin) -> KeyOut:
     """One key, without its secret."""
     return show_key(service.get(unit, caller, key_id))
+
+
+@router.patch("/{key_id}", responses=raises(NotFound))
+def change_key(key_id: str, body: KeyChange, unit: UnitOfWork, services: ServicesOf, caller: Admin) -> KeyOut:
+    """Rename a key, or change its quotas. They hold from its next request on."""
+    key = service.get(unit, caller, key_id)
+    service.change(unit, services.settings, caller, key, body)
+    return show_key(key)
 
 
 @router.delete("/{key_id}", status_code=204, response_class=Response, responses=raises(NotFound))

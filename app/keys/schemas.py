@@ -43,6 +43,15 @@ class KeyCreate(BaseModel):
         return self
 
 
+class KeyChange(BaseModel):
+    """The body of ``PATCH /v1/keys/{key_id}``: what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name | None = None
+    limits: KeyLimits | None = Field(None, description="Those given; null is the service's own again.")
+
+
 class KeyOut(Shown):
     id: str
     object: Literal["key"] = "key"

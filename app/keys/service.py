@@ -16,6 +16,8 @@ from app.core.security import ALL_SCOPES, Caller, digest_of, new_secret
 from app.core.settings import Settings
 from app.core.unit import Unit
 from app.keys import repository
+from app.keys.limits import NAMES
+from app.keys.schemas import KeyChange
 from app.keys.tables import ApiKey
 
 
@@ -69,6 +71,17 @@ def get(unit: Unit, caller: Caller, key_id: str) -> ApiKey:
 def revoke(unit: Unit, key: ApiKey) -> None:
     """End a key. Its row stays, so that its id never means another key; revoking again is no error."""
     key.revoked_at = key.revoked_at or unit.now
+
+
+def change(unit: Unit, settings: Settings, caller: Caller, key: ApiKey, body: KeyChange) -> None:
+    """Another name, other limits."""
+    if body.name is not None:
+        key.name = body.name
+    if body.limits is not None:
+        limits = {name: getattr(key, name) for name in NAMES} | body.limits.model_dump(exclude_unset=True)
+        for name, value in inherited(caller, settings, limits).items():
+            setattr(key, name, value)
+    unit.session.flush()
 
 
 def inherited(caller: Caller, settings: Settings, asked: Mapping[str, int | None]) -> dict[str, int | None]:

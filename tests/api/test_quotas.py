@@ -255,6 +255,37 @@ def test_who_is_held_to_a_limit_cannot_give_away_more(app: FastAPI, client: Test
     assert tenant.post("/v1/keys", json={"name": "x", "limits": {"active_jobs": 2}}).status_code == 201
 
 
+def test_a_keys_limits_can_be_changed_and_hold_from_then_on(
+    app: FastAPI, client: TestClient, services: Services
+) -> None:
+    made = client.post(
+        "/v1/keys", json={"name": "ci", "limits": {"active_jobs": 1, "stored_bytes": 7}}
+    ).json()
+    user = _client(app, made["key"])
+    address = f"/v1/keys/{made['id']}"
+    changed = client.patch(address, json={"limits": {"active_jobs": 5}})
+    assert changed.json()["limits"] == {"active_jobs": 5, "stored_bytes": 7, "requests_per_minute": None}
+    assert user.get("/v1/usage").json()["active_jobs"]["limit"] == 5
+    assert client.patch(address, json={"limits": {"stored_bytes": None}, "name": "CI"}).status_code == 200
+    assert client.get(address).json()["name"] == "CI"
+    usual = services.settings.max_stored_bytes
+    assert user.get("/v1/usage").json()["stored_bytes"]["limit"] == usual
+    assert client.patch(address, json={"limits": {"active_jobs": -1}}).status_code == 422
+    assert client.patch(address, json={"scopes": ["admin"]}).status_code == 422
+    assert user.patch(address, json={"name": "x"}).status_code == 403
+
+
+def test_who_is_held_to_a_limit_cannot_lift_it(app: FastAPI, client: TestClient) -> None:
+    body = {"name": "tenant", "scopes": ["admin"], "limits": {"active_jobs": 5}}
+    made = client.post("/v1/keys", json=body).json()
+    tenant = _client(app, made["key"])
+    for limit in (6, 0):
+        lifted = tenant.patch(f"/v1/keys/{made['id']}", json={"limits": {"active_jobs": limit}})
+        assert lifted.status_code == 422
+    reset = tenant.patch(f"/v1/keys/{made['id']}", json={"limits": {"active_jobs": None}})
+    assert reset.json()["limits"]["active_jobs"] == 5
+
+
 # Requests
 
 

@@ -107,6 +107,8 @@ MAKERS: dict[str, Callable[[World], str]] = {
 # Bodies and headers of requests that are refused for their form before anybody looks at whose thing it is.
 # (method, path) → what TestClient.request takes.
 FORMS: dict[tuple[str, str], Callable[[World], dict[str, Any]]] = {
+    ("PATCH", "/v1/keys/{key_id}"): lambda _: {"json": {"name": "taken over"}},
+} | {
     (method, "/v1/uploads/{upload_id}"): lambda _: {
         "headers": TUS | {"X-HTTP-Method-Override": "DELETE"},
     }
