@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Update, func, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Update, func, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.core.errors import Problem, WorkerLost
 from app.datasets.tables import Dataset
@@ -46,12 +46,18 @@ class Retries:
         return now + timedelta(seconds=min(wait, LONGEST_WAIT_SECONDS))
 
 
+def is_due(not_before: InstrumentedAttribute[datetime | None], now: datetime) -> ColumnElement[bool]:
+    """Whether the wait is over; one longer than any that we set is a clock that was put back."""
+    longest = now + timedelta(seconds=LONGEST_WAIT_SECONDS)
+    return or_(not_before.is_(None), not_before <= now, not_before > longest)
+
+
 def claim_job(session: Session, job_id: str, lease: Lease, now: datetime) -> Job | None:
     """The queued job, now running under this lease; None if it is not (no longer, not yet) to be had."""
     job = session.scalars(
         update(Job)
         .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
-        .where(or_(Job.not_before.is_(None), Job.not_before <= now))
+        .where(is_due(Job.not_before, now))
         .values(
             status=JobStatus.RUNNING,
             attempt=Job.attempt + 1,
@@ -85,7 +91,7 @@ def claim_short(
     row = session.scalars(
         update(table)
         .where(table.id == resource_id, table.status == table.waiting, table.lease_owner.is_(None))
-        .where(or_(table.not_before.is_(None), table.not_before <= now))
+        .where(is_due(table.not_before, now))
         .values(
             attempt=table.attempt + 1,
             lease_owner=lease.owner,

@@ -3,6 +3,8 @@
 Runs in a thread of the web process; of several web processes only the one that gets the advisory lock sweeps.
 """
 
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from threading import Event
 from typing import Any, Final, Protocol
@@ -19,11 +21,14 @@ from app.core.queue import Doorbell, TaskName
 from app.core.settings import Settings
 from app.datasets.tables import Dataset
 from app.jobs import checkpoints, leases
+from app.jobs.silence import Held, Silence
 from app.jobs.states import ACTIVE, JobStatus
 from app.jobs.tables import Job
 from app.models.tables import Model
 from app.plans.tables import Plan
 from app.storage.store import Store
+
+Leasable = leases.Short | type[Job]
 
 ADVISORY_LOCK: Final = 0x42617369  # "Basi": any constant that nothing else in this database uses
 LOST_AT_ONCE: Final = 200
@@ -55,6 +60,7 @@ class Reaper:
         settings: Settings,
         waker: Waker | None = None,
         metrics: WorkMetrics | None = None,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sessions = sessions
         self._store = store
@@ -63,6 +69,10 @@ class Reaper:
         self._settings = settings
         self._waker = waker
         self._metrics = metrics or WorkMetrics()
+        self._silence: dict[Leasable, Silence] = {
+            table: Silence(settings.lease_seconds, settings.heartbeat_seconds, steady)
+            for table in (Job, Model, Dataset, Plan)
+        }
         self._retries = leases.Retries(settings.max_attempts, settings.retry_seconds)
 
     def run(self, stop: Event) -> None:
@@ -93,7 +103,7 @@ class Reaper:
         with self._sessions.begin() as session:
             outcomes: dict[str, JobStatus | None] = {}
             stale: set[str] = set()
-            for job_id, owner in _expired(session, Job, ACTIVE, now):
+            for job_id, owner in self._lost(session, Job, ACTIVE, now):
                 with checkpoints.dropped_keys(session, job_id) as keys:
                     outcomes[job_id] = leases.lose_job(session, job_id, owner, self._retries, SILENT, now)
                 stale |= keys
@@ -111,7 +121,7 @@ class Reaper:
     def _hand_on_short(self, table: leases.Short, now: datetime) -> None:
         outcomes: dict[str, str | None] = {}
         with self._sessions.begin() as session:
-            for resource_id, owner in _expired(session, table, (table.waiting,), now):
+            for resource_id, owner in self._lost(session, table, (table.waiting,), now):
                 status = leases.lose_short(session, table, resource_id, owner, self._retries, SILENT, now)
                 outcomes[resource_id] = status
         work = table.__tablename__.removesuffix("s")
@@ -121,6 +131,13 @@ class Reaper:
             if status == table.refused:
                 self._metrics.short_ended(work, status, WorkerLost.code)
 
+    def _lost(
+        self, session: Session, table: Leasable, statuses: tuple[str, ...], now: datetime
+    ) -> list[tuple[str, str]]:
+        """Rows whose worker is gone, with its token; locked."""
+        lost = self._silence[table].lost(_held(session, table, statuses), now)
+        return [(held.id, held.owner) for held in lost[:LOST_AT_ONCE] if _is_still(session, table, held)]
+
     def _ring_jobs(self, now: datetime) -> None:
         waiting = Job.status == JobStatus.QUEUED
         self._ring(Job, "worker.run_job", waiting, now)
@@ -129,19 +146,20 @@ class Reaper:
         waiting = (table.status == table.waiting) & table.lease_owner.is_(None)
         self._ring(table, task, waiting, now)
 
-    def _ring(self, table: leases.Short | type[Job], task: TaskName, waiting: Any, now: datetime) -> None:
-        long_ago = now - timedelta(seconds=self._settings.ring_again_seconds)
+    def _ring(self, table: Leasable, task: TaskName, waiting: Any, now: datetime) -> None:
+        while_ago = timedelta(seconds=self._settings.ring_again_seconds)
         with self._sessions() as session:
             oldest = (
                 select(table.id, table.rung_at, table.not_before)
-                .where(waiting, or_(table.not_before.is_(None), table.not_before <= now))
+                .where(waiting, leases.is_due(table.not_before, now))
                 .order_by(table.created_at)
                 .limit(RUNG_AT_ONCE)
                 .subquery()
             )
             unheard = or_(
                 oldest.c.rung_at.is_(None),
-                oldest.c.rung_at < long_ago,
+                oldest.c.rung_at < now - while_ago,
+                oldest.c.rung_at > now + while_ago,  # by a clock that was put back since
                 oldest.c.rung_at <= oldest.c.not_before,
             )
             ids = list(session.scalars(select(oldest.c.id).where(unheard)))
@@ -153,15 +171,21 @@ class Reaper:
             log.info("reaper.rung", task=task, resource_id=resource_id)
 
 
-def _expired(
-    session: Session, table: leases.Short | type[Job], statuses: tuple[str, ...], now: datetime
-) -> list[tuple[str, str]]:
-    """Rows whose lease has run out, locked, so that a worker's late renewal waits and then sees the loss."""
-    expired = (
-        select(table.id, table.lease_owner)
-        .where(table.status.in_(statuses), table.lease_owner.is_not(None), table.lease_expires_at < now)
-        .order_by(table.lease_expires_at)
-        .limit(LOST_AT_ONCE)
+def _held(session: Session, table: Leasable, statuses: tuple[str, ...]) -> list[Held]:
+    """All leases; there are as many as workers."""
+    rows = session.execute(
+        select(table.id, table.lease_owner, table.lease_expires_at).where(
+            table.status.in_(statuses), table.lease_owner.is_not(None), table.lease_expires_at.is_not(None)
+        )
+    )
+    return [Held(row_id, owner, until) for row_id, owner, until in rows if owner and until]
+
+
+def _is_still(session: Session, table: Leasable, held: Held) -> bool:
+    """Lock the row if its lease is as it was: a worker's late renewal waits and then sees the loss."""
+    row = (
+        select(table.id)
+        .where(table.id == held.id, table.lease_owner == held.owner, table.lease_expires_at == held.until)
         .with_for_update(skip_locked=True)
     )
-    return [(resource_id, str(owner)) for resource_id, owner in session.execute(expired)]
+    return session.scalar(row) is not None

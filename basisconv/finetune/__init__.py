@@ -3,13 +3,14 @@
 from basisconv.finetune.data import TrainingData
 from basisconv.finetune.held_back import Judgement, hold_back
 from basisconv.finetune.loop import Finetune, FinetuneConfig, finetune
-from basisconv.finetune.recover import Judged, Recovery, StopWhen
+from basisconv.finetune.recover import Item, Judged, Recovery, StopWhen, Trying
 from basisconv.finetune.steps import Step
 from basisconv.finetune.trials import Trial
 
 __all__ = [
     "Finetune",
     "FinetuneConfig",
+    "Item",
     "Judged",
     "Judgement",
     "Recovery",
@@ -17,6 +18,7 @@ __all__ = [
     "StopWhen",
     "TrainingData",
     "Trial",
+    "Trying",
     "finetune",
     "hold_back",
 ]

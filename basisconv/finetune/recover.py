@@ -47,13 +47,26 @@ class Judged:
     best: bool
 
 
+@dataclass(frozen=True)
+class Trying:
+    """A step of a trial, whose network is thrown away: told so that a caller can stop in the middle."""
+
+    step: int
+    steps: int
+
+
+Item = Trying | Trial | Step | Judged
+
+
 class Recovery:
-    """An iterator over Trials (before the first step), Steps and Judgements; trains `student` in place.
+    """An iterator over Trials with their steps (before the first real one), Steps and Judgements.
+
+    It trains `student` in place.
 
     At its end the student is the network that was closest to the original on the held-back images, which
     may be the untuned one: nothing gets worse by their measure. Without held-back images it is the last.
     `state_dict()` after any item, given to `resume()` of a run with the same arguments, continues to the
-    same bits on the CPU.
+    same bits on the CPU; a trial that was under way is begun again.
     """
 
     def __init__(
@@ -105,13 +118,13 @@ class Recovery:
         """The best so far; None without held-back images."""
         return next((j for j in reversed(self.judged) if j.best), None)
 
-    def __iter__(self) -> Iterator[Trial | Step | Judged]:
+    def __iter__(self) -> Iterator[Item]:
         return self
 
-    def __next__(self) -> Trial | Step | Judged:
+    def __next__(self) -> Item:
         return next(self._items)
 
-    def _go(self) -> Iterator[Trial | Step | Judged]:
+    def _go(self) -> Iterator[Item]:
         """Reads all that has happened from the fields, so that it can start anywhere."""
         if self._judge is not None and not self.judged:
             yield self._judge_untuned(self._judge)
@@ -166,7 +179,7 @@ class Recovery:
             if len(chunk) == self._batch:
                 yield self._data.batch(chunk, self._device)[0]
 
-    def _try(self) -> Iterator[Trial]:
+    def _try(self) -> Iterator[Trying | Trial]:
         """Trials, until enough is known; each starts from the untuned network and leaves it as it was."""
         if self._judge is None or self._run is not None or self._config.learning_rate is not None:
             return
@@ -175,10 +188,10 @@ class Recovery:
         default = default_rate(self._config, untuned, classifies=self._classifies)
         if length := trial_steps(self.steps, cost, RATES):
             while (rate := next_rate(default, self.trials)) is not None:
-                yield self._trial(self._judge, replace(self._config, learning_rate=rate), length)
+                yield from self._trial(self._judge, replace(self._config, learning_rate=rate), length)
         if batch_norms(self._student) and trial_steps(self.steps, cost, RATES + 1) and self._follows_untried:
             wanted = replace(self._chosen(), batch_norm="follow")
-            yield self._trial(self._judge, wanted, length)
+            yield from self._trial(self._judge, wanted, length)
 
     @property
     def _classifies(self) -> bool:
@@ -188,19 +201,19 @@ class Recovery:
     def _follows_untried(self) -> bool:
         return self._batch > 1 and all(trial.batch_norm == "keep" for trial in self.trials)
 
-    def _trial(self, judge: Judge, config: FinetuneConfig, length: int) -> Trial:
+    def _trial(self, judge: Judge, config: FinetuneConfig, length: int) -> Iterator[Trying | Trial]:
         assert config.learning_rate is not None
         run = self._finetune(config, length)
         try:
-            for _ in run:
-                pass
+            for step in run:
+                yield Trying(step.step, length)
             loss = judge(self._student).loss
         except MethodError:  # the loss stopped being a number
             loss = math.inf
         run.finish()
         self._student.load_state_dict(self._best)
         self.trials.append(Trial(config.learning_rate, config.batch_norm, loss))
-        return self.trials[-1]
+        yield self.trials[-1]
 
     def _chosen(self) -> FinetuneConfig:
         """The request, completed by what the trials found."""
@@ -223,11 +236,10 @@ class Recovery:
 
     def state_dict(self) -> State:
         """Everything a resumed run needs, as copies on the CPU; a flat dict for safetensors."""
-        run = (
-            self._run.state_dict()
-            if self._run
-            else {f"network.{k}": v for k, v in _copy(self._student).items()}
-        )
+        if self._run:
+            run = self._run.state_dict()
+        else:  # in the middle of a trial the student is its network, not ours
+            run = {f"network.{k}": v for k, v in (self._best or _copy(self._student)).items()}
         state = {f"run.{name}": value for name, value in run.items()}
         state |= {f"best.{name}": value for name, value in self._best.items()}
         state["judged"] = torch.tensor([_row(judged) for judged in self.judged], dtype=torch.float64)

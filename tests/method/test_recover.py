@@ -1,7 +1,9 @@
 """Fine-tuning that judges itself: on held-back images nothing ends worse than it began."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from basisconv.finetune import (
     StopWhen,
     TrainingData,
     Trial,
+    Trying,
     finetune,
     hold_back,
 )
@@ -141,9 +144,14 @@ def test_without_held_back_images_the_run_is_the_plain_one():
 LONG = config(epochs=330, batch_size=16)  # 990 steps: room for four trials
 
 
+def without_trying(run: Recovery) -> Iterator[Trial | Step | Judged]:
+    """What a run says, but for the single steps of its trials."""
+    return (item for item in run if not isinstance(item, Trying))
+
+
 def test_trials_come_before_the_first_step_and_choose_the_rate():
     run, _, _ = recovery(LONG)
-    items = [next(run) for _ in range(8)]
+    items = list(islice(without_trying(run), 8))
     trials = [item for item in items if isinstance(item, Trial)]
     assert 2 <= len(trials) <= 4
     step = next(item for item in items if isinstance(item, Step))
@@ -153,17 +161,17 @@ def test_trials_come_before_the_first_step_and_choose_the_rate():
 
 def test_trials_leave_the_network_as_they_found_it():
     run, student, _ = recovery(LONG)
-    first = next(run)
-    assert isinstance(first, Judged)
+    items = without_trying(run)
+    assert isinstance(next(items), Judged)
     before = state(student)
-    while isinstance(next(run), Trial) and run.epochs_done == 0 and not student.training:
+    while isinstance(next(items), Trial) and run.epochs_done == 0 and not student.training:
         assert same(before, state(student))
 
 
 @pytest.mark.parametrize("changes", [{"learning_rate": 1e-3}, {"epochs": 1}])
 def test_no_trials_for_a_rate_that_was_asked_for_or_in_a_short_run(changes):
     run, _, _ = recovery(replace(LONG, **changes))
-    assert not any(isinstance(next(run), Trial) for _ in range(3))
+    assert not any(isinstance(next(run), Trial | Trying) for _ in range(3))
 
 
 def test_trials_and_their_judgements_stay_within_their_share():
@@ -196,7 +204,7 @@ def test_a_trial_whose_loss_explodes_is_only_a_bad_trial():
     for name, parameter in student.named_parameters():
         if name == "stem.bias":
             parameter.data.fill_(float("inf"))
-    trial = next(run)
+    trial = next(without_trying(run))
     assert isinstance(trial, Trial)
     assert trial.loss == float("inf")
     assert torch.isfinite(student.stem.bias).all()
@@ -219,17 +227,17 @@ def test_a_resumed_recovery_ends_at_the_same_bits(stop):
     assert same(state(student), state(again))
 
 
-def test_a_recovery_resumed_among_its_trials_ends_at_the_same_bits():
+@pytest.mark.parametrize("into_the_next", [0, 5])
+def test_a_recovery_resumed_among_its_trials_ends_at_the_same_bits(into_the_next):
     run, student, _ = recovery(LONG)
     interrupted, _, _ = recovery(LONG)
-    for _ in range(2):
-        next(interrupted)
+    assert len(list(islice(without_trying(interrupted), 2))) == 2
+    for _ in range(into_the_next):
+        assert isinstance(next(interrupted), Trying)
     resumed, again, _ = recovery(LONG)
     resumed.resume(interrupted.state_dict())
-    for _ in range(8):
-        next(run)
-    for _ in range(6):
-        next(resumed)
+    assert len(list(islice(without_trying(run), 8))) == 8
+    assert len(list(islice(without_trying(resumed), 6))) == 6
     assert resumed.trials == run.trials
     assert run.epochs_done > 0
     assert same(state(student), state(again))

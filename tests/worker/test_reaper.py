@@ -42,11 +42,33 @@ class SetClock:
 
 
 @dataclass
+class Steady:
+    """Seconds of a clock that nobody sets."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@dataclass
 class Bench:
     sessions: Sessions
     reaper: Reaper
     bell: Bell
     clock: SetClock
+    steady: Steady
+    settings: Settings
+
+    def look_twice(self, seconds: float | None = None) -> None:
+        """A sweep now and one after some seconds of silence; two heartbeats, if not told."""
+        self.reaper.sweep()
+        self.steady.seconds += 2 * self.settings.heartbeat_seconds if seconds is None else seconds
+        self.reaper.sweep()
+
+    def renew(self, job_id: str, until: datetime) -> None:
+        with self.sessions.begin() as session:
+            session.get_one(Job, job_id).lease_expires_at = until
 
     def add(self, **columns: Any) -> str:
         return add_job(self.sessions, add_model(self.sessions, SHA), **columns)
@@ -63,8 +85,9 @@ class Bench:
 
 @pytest.fixture
 def bench(sessions: Sessions, settings: Settings) -> Bench:
-    bell, clock = Bell(), SetClock(now())
-    return Bench(sessions, Reaper(sessions, memory_store(), bell, clock, settings), bell, clock)
+    bell, clock, steady = Bell(), SetClock(now()), Steady()
+    reaper = Reaper(sessions, memory_store(), bell, clock, settings, steady=steady)
+    return Bench(sessions, reaper, bell, clock, steady, settings)
 
 
 def lost(**columns: Any) -> dict[str, Any]:
@@ -78,7 +101,7 @@ def lost(**columns: Any) -> dict[str, Any]:
 
 def test_a_job_whose_lease_ran_out_waits_for_its_next_attempt_and_is_then_rung_for(bench: Bench) -> None:
     job_id = bench.add(**lost())
-    bench.reaper.sweep()
+    bench.look_twice()
     job = bench.job(job_id)
     assert (job.status, job.attempt, job.lease_owner) == ("queued", 1, None)
     assert bench.bell.rung == []
@@ -89,8 +112,8 @@ def test_a_job_whose_lease_ran_out_waits_for_its_next_attempt_and_is_then_rung_f
 
 def test_a_job_that_lost_its_last_attempt_fails_once_with_worker_lost(bench: Bench) -> None:
     job_id = bench.add(**lost(attempt=3))
-    bench.reaper.sweep()
-    bench.reaper.sweep()
+    bench.look_twice()
+    bench.look_twice()
     job = bench.job(job_id)
     assert job.status == "failed"
     assert job.error is not None
@@ -100,15 +123,40 @@ def test_a_job_that_lost_its_last_attempt_fails_once_with_worker_lost(bench: Ben
 
 def test_a_cancel_whose_worker_is_gone_is_carried_out(bench: Bench) -> None:
     job_id = bench.add(**lost(status="cancelling"))
-    bench.reaper.sweep()
+    bench.look_twice()
     assert bench.job(job_id).status == "cancelled"
     assert bench.done_events(job_id) == 1
 
 
 def test_a_job_whose_lease_still_holds_is_left_alone(bench: Bench) -> None:
     job_id = bench.add(**lost(lease_expires_at=now() + timedelta(seconds=60)))
-    bench.reaper.sweep()
+    bench.look_twice()
     assert (bench.job(job_id).status, bench.bell.rung) == ("running", [])
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_jumps_takes_no_job_from_a_worker_that_renews(bench: Bench, hours: int) -> None:
+    job_id = bench.add(**lost(lease_expires_at=now() + timedelta(seconds=30)))
+    bench.clock.moment += timedelta(hours=hours)
+    for seconds in range(100):
+        bench.look_twice(seconds=0.9 * bench.settings.heartbeat_seconds)
+        bench.renew(job_id, now() + timedelta(seconds=30 + seconds))  # by the worker's own clock
+    assert bench.job(job_id).status == "running"
+
+
+@pytest.mark.parametrize("hours", [-5, 0, 5])
+def test_a_worker_that_is_gone_is_found_whatever_the_clocks_say(bench: Bench, hours: int) -> None:
+    job_id = bench.add(**lost(lease_expires_at=now() + timedelta(seconds=30)))
+    bench.clock.moment += timedelta(hours=hours)
+    bench.look_twice(bench.settings.lease_seconds)
+    assert bench.job(job_id).status == "queued"
+
+
+def test_a_job_that_waits_by_a_clock_that_was_put_back_is_rung_for(bench: Bench) -> None:
+    later = now() + timedelta(hours=5)
+    job_id = bench.add(rung_at=later, not_before=later)
+    bench.reaper.sweep()
+    assert bench.bell.rung == [("worker.run_job", job_id)]
 
 
 def test_a_queued_job_is_rung_for_again_only_after_a_while(bench: Bench, settings: Settings) -> None:
@@ -146,7 +194,7 @@ def test_uploads_that_lost_their_worker_or_their_message_are_handed_on_too(bench
     silent = add_dataset(bench.sessions, SHA, **waiting)
     dropped = add_model(bench.sessions, SHA, **lost(**waiting))
     hopeless = add_model(bench.sessions, SHA, **lost(attempt=3, **waiting))
-    bench.reaper.sweep()
+    bench.look_twice()
     assert bench.bell.rung == [("worker.inspect_dataset", silent)]
     with bench.sessions() as session:
         assert session.get_one(Model, dropped).lease_owner is None
@@ -160,7 +208,7 @@ def test_of_two_reapers_only_the_one_with_the_lock_sweeps(bench: Bench) -> None:
     job_id = bench.add(**lost())
     with bench.sessions.begin() as other:
         other.scalar(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
-        bench.reaper.sweep()
+        bench.look_twice()
         assert bench.job(job_id).status == "running"
-    bench.reaper.sweep()
+    bench.look_twice()
     assert bench.job(job_id).status == "queued"

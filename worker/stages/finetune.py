@@ -9,6 +9,7 @@ from torch import Tensor
 
 from basisconv.finetune import (
     FinetuneConfig,
+    Item,
     Judged,
     Recovery,
     Step,
@@ -36,15 +37,15 @@ def finetune(work: Work) -> Said:
     run = _recovery(work)
     curve = _Curve(work, TRIALS_SHARE)
 
-    def say(item: Trial | Step | Judged) -> Said:
+    def say(item: Item) -> Said:
         if isinstance(item, Step):
             yield from curve.step(item)
         elif isinstance(item, Judged):
             yield from _judged(item, work.options.training.objective)
-        else:
+        elif isinstance(item, Trial):
             yield from _tried(item, len(run.trials))
 
-    def ends_epoch(item: Trial | Step | Judged) -> bool:
+    def ends_epoch(item: Item) -> bool:
         return isinstance(item, Judged) or (not run.held_back and curve.ends_epoch(item))
 
     if not curve.take_up(run):
