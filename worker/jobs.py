@@ -31,7 +31,7 @@ from worker.messages import RestartMessage
 from worker.reporting import JobReporter
 from worker.runtime import Runtime
 from worker.sandbox import PROJECT
-from worker.scratch import scratch_folder
+from worker.scratch import scratch_folder, sweep
 from worker.supervisor import Ending
 
 LAST_WORDS: Final = 2_000  # characters
@@ -68,6 +68,7 @@ def run_job(runtime: Runtime, job_id: str) -> None:
         log.info("job.not_claimed", job_id=job_id)
         return
     runtime.waker.wake(job_id)
+    sweep(runtime.scratch_root)  # of a worker on this machine that was killed
     attempt.say_started(runtime, "job", claimed.job)
     ids = structlog.contextvars.bound_contextvars(job_id=job_id, attempt=claimed.job.attempt)
     with ids, attempt.beating(runtime, Job, job_id, lease) as heartbeat:
@@ -169,17 +170,16 @@ def _end(
     if ending.kind == "lease_lost":
         log.warning("job.lease_lost")
         return
-
-    def write(session: Session) -> tuple[JobStatus | None, set[str]]:
-        with checkpoints.dropped_keys(session, claimed.job.id) as keys:
-            return _write_end(runtime, session, claimed, ending, outputs), keys
-
-    status, keys = attempt.in_transaction(runtime, write, heartbeat.lease_is_over)
-    checkpoints.delete_objects(runtime.store, keys)
+    status = attempt.in_transaction(
+        runtime,
+        lambda session: _write_end(runtime, session, claimed, ending, outputs),
+        heartbeat.lease_is_over,
+    )
     code = attempt.code_of(ending) if status == JobStatus.FAILED else NO_CODE
     log.info("job.ended", ending=ending.kind, status=status, reason=ending.reason, code=code)
     if status in ENDED:
         runtime.telemetry.work.jobs_ended.labels(status, code).inc()
+        checkpoints.tidy(runtime.sessions, runtime.store, claimed.job.id)
     runtime.waker.wake(claimed.job.id)
     if ending.kind == "stopped" and status == JobStatus.QUEUED:
         runtime.doorbell.ring("worker.run_job", claimed.job.id)

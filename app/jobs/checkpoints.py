@@ -4,8 +4,7 @@ An object without a row is nobody's: of a worker that died in between, or of a j
 deletes such. Nothing but `sweep` commits here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.jobs.states import ACTIVE, ENDED
 from app.jobs.tables import Job, JobCheckpoint, JobEvent, JobMetric
-from app.storage.keys import CHECKPOINTS
+from app.storage.keys import CHECKPOINTS, checkpoint_key
 from app.storage.store import Store
 
 UPLOADING: Final = timedelta(hours=1)  # from object to row; longer than any upload takes
@@ -88,15 +87,6 @@ def drop(session: Session, job_id: str) -> None:
     session.execute(delete(JobCheckpoint).where(JobCheckpoint.job_id == job_id))
 
 
-@contextmanager
-def dropped_keys(session: Session, job_id: str) -> Iterator[set[str]]:
-    """The objects whose rows go while the block lasts; to be deleted after the commit."""
-    keys: set[str] = {part.key for part in of_job(session, job_id)}
-    yield keys
-    session.flush()
-    keys.difference_update(part.key for part in of_job(session, job_id))
-
-
 def rewind(session: Session, job: Job) -> Sequence[JobCheckpoint]:
     """Bring a job's metrics and warnings to where its next attempt begins; what that one begins with."""
     parts = of_job(session, job.id)
@@ -125,6 +115,20 @@ def delete_objects(store: Store, keys: Iterable[str]) -> None:
             store.delete_at(key)
         except Exception as error:  # whatever a storage raises
             log.warning("checkpoint.not_deleted", key=key, error=str(error).partition("\n")[0])
+
+
+def tidy(sessions: sessionmaker[Session], store: Store, job_id: str) -> None:
+    """Delete what an ended job left and no row names. What cannot be deleted now is left for `sweep`."""
+    try:
+        found = store.keys_under(checkpoint_key(job_id, ""))
+        if not found:
+            return
+        with sessions() as session:
+            named = {part.key for part in of_job(session, job_id)}
+    except Exception as error:  # whatever a storage raises
+        log.warning("checkpoint.not_tidied", job_id=job_id, error=str(error).partition("\n")[0])
+        return
+    delete_objects(store, set(found) - named)
 
 
 def sweep(sessions: sessionmaker[Session], store: Store, now: datetime, keep_lost: timedelta) -> int:

@@ -22,7 +22,7 @@ from app.core.settings import Settings
 from app.datasets.tables import Dataset
 from app.jobs import checkpoints, leases
 from app.jobs.silence import Held, Silence
-from app.jobs.states import ACTIVE, JobStatus
+from app.jobs.states import ACTIVE, ENDED, JobStatus
 from app.jobs.tables import Job
 from app.models.tables import Model
 from app.plans.tables import Plan
@@ -102,12 +102,8 @@ class Reaper:
     def _hand_on_jobs(self, now: datetime) -> None:
         with self._sessions.begin() as session:
             outcomes: dict[str, JobStatus | None] = {}
-            stale: set[str] = set()
             for job_id, owner in self._lost(session, Job, ACTIVE, now):
-                with checkpoints.dropped_keys(session, job_id) as keys:
-                    outcomes[job_id] = leases.lose_job(session, job_id, owner, self._retries, SILENT, now)
-                stale |= keys
-        checkpoints.delete_objects(self._store, stale)
+                outcomes[job_id] = leases.lose_job(session, job_id, owner, self._retries, SILENT, now)
         for job_id, status in outcomes.items():
             log.warning("reaper.job_handed_on", job_id=job_id, status=status)
             self._metrics.lease_expired("job", status)
@@ -115,6 +111,8 @@ class Reaper:
                 self._metrics.jobs_ended.labels(status, WorkerLost.code).inc()
             elif status == JobStatus.CANCELLED:
                 self._metrics.jobs_ended.labels(status, NO_CODE).inc()
+            if status in ENDED:
+                checkpoints.tidy(self._sessions, self._store, job_id)
             if self._waker is not None:
                 self._waker.wake(job_id)
 

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from app.jobs import service
+from app.jobs import checkpoints, service
 from app.jobs.states import ENDED
 from app.jobs.tables import Job
 from app.storage.references import release_objects
@@ -27,6 +27,8 @@ def expire_jobs(sessions: sessionmaker[Session], store: Store, before: datetime)
             jobs = _ended(session, before)
             hashes = [sha256 for job in jobs for sha256 in service.remove(session, job)]
         release_objects(sessions, store, hashes)
+        for job in jobs:
+            checkpoints.tidy(sessions, store, job.id)
         deleted += len(jobs)
         for job in jobs:
             log.info("job.expired", job=job.id, finished_at=str(job.finished_at))

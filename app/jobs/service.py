@@ -70,9 +70,8 @@ def cancel(unit: Unit, services: Services, caller: Caller, job_id: str) -> Job:
         leases.append_done(unit.session, job.id, JobStatus.CANCELLED, None, unit.now)
         ended = services.metrics.work.jobs_ended.labels(JobStatus.CANCELLED, NO_CODE)
         unit.after_commit(ended.inc)
-        with checkpoints.dropped_keys(unit.session, job.id) as keys:  # of an attempt before it waited again
-            checkpoints.drop(unit.session, job.id)
-        unit.after_commit(lambda: checkpoints.delete_objects(services.store, keys))
+        checkpoints.drop(unit.session, job.id)  # of an attempt before it waited again
+        unit.after_commit(lambda: checkpoints.tidy(services.sessions, services.store, job.id))
     elif not repository.ask_to_cancel(unit.session, job.id):
         unit.session.refresh(job)
         if job.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
@@ -92,9 +91,8 @@ def delete(unit: Unit, services: Services, caller: Caller, job_id: str) -> None:
         raise InvalidState(
             f"The job {job.id} is {job.status}; only an ended job can be deleted.", hint="Cancel it first."
         )
-    kept = [part.key for part in checkpoints.of_job(unit.session, job.id)]
     hashes = remove(unit.session, job)
-    unit.after_commit(lambda: checkpoints.delete_objects(services.store, kept))
+    unit.after_commit(lambda: checkpoints.tidy(services.sessions, services.store, job.id))
     unit.after_commit(lambda: release_objects(services.sessions, services.store, hashes))
 
 

@@ -86,8 +86,8 @@ class Store(Protocol):
         """Delete it; one that is not there is no error."""
         ...
 
-    def keys_under(self, prefix: str, before: datetime) -> list[str]:
-        """All keys that begin so and were written before this moment."""
+    def keys_under(self, prefix: str, before: datetime | None = None) -> list[str]:
+        """All keys that begin so, and were written before the moment where one is given."""
         ...
 
     def check(self) -> None:
@@ -205,12 +205,12 @@ class ObjectStore:
             with suppress(OSError):  # its folder holds something else, or is gone
                 (self._root / key).parent.rmdir()
 
-    def keys_under(self, prefix: str, before: datetime) -> list[str]:
+    def keys_under(self, prefix: str, before: datetime | None = None) -> list[str]:
         return [
             entry["path"]
             for page in obstore.list(self._backend, prefix=prefix)
             for entry in page
-            if entry["last_modified"] < before
+            if before is None or entry["last_modified"] < before
         ]
 
     def check(self) -> None:

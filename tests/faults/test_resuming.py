@@ -92,7 +92,7 @@ def test_rolling_deploys_cost_no_step_and_no_attempt(
     bench: Bench, worker_process: StartWorker, settings: Settings
 ) -> None:
     worker = worker_process("jobs")
-    job_id = start(bench)
+    job_id = bench.start(epochs=200, batch_size=BATCH)
     reached = 0
     for _ in range(3):
         reached = bench.wait_for_step(job_id, reached + 1, SECONDS).step
