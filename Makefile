@@ -21,8 +21,11 @@ demo: setup ## the main job on the bundled example, from the command line
 test: setup ## all tests, in under 15 minutes on 2 cores; ARGS go to pytest
 	@exec scripts/test.sh $(ARGS)
 
-test-faults: setup ## only those that kill servers, workers and children
-	@exec timeout --kill-after=30 900 $(BIN)/python -m pytest -q tests/faults tests/run $(ARGS)
+test-faults: setup ## kill everything in every stage of a job; writes benchmarks/results/faults.md
+	@rm -rf build/faults
+	BASISCONV_FAULTS_TABLE=build/faults OMP_NUM_THREADS=1 timeout --kill-after=30 1800 \
+		$(BIN)/python -m pytest -q -n 2 tests/faults tests/run $(ARGS)
+	$(BIN)/python -m tests.faults.rig.table build/faults benchmarks/results/faults
 
 test-big-upload: setup ## 4 GB both ways through the web process: its peak memory, and how others are served meanwhile
 	@exec timeout --kill-after=30 3000 $(BIN)/python -m pytest -q -s -m slow tests/uploads/test_large.py $(ARGS)

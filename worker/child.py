@@ -17,7 +17,7 @@ from threading import Lock
 from typing import Any, Final
 
 from worker import child_log, sandbox
-from worker.problems import as_problem
+from worker.problems import DISK_FULL, as_problem, is_disk_full
 from worker.stopping import Stopped
 
 Message = dict[str, Any]
@@ -66,6 +66,10 @@ def _do(task: Message, report: Report) -> Message:
         handler = getattr(import_module(module), name)
         return {"type": "result", "result": handler(task, Path.cwd(), report)}
     except Exception as error:
+        if is_disk_full(error):
+            traceback.print_exc(file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(DISK_FULL)
         sandbox.allow_last_words()
         problem = as_problem(error, task)
         if problem.status >= 500:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from app.core.errors import BY_CODE, Internal, OutOfMemory, Problem, ResourceLimit
 
+DISK_FULL: Final = 75  # a child's exit status; EX_TEMPFAIL of sysexits.h
 # How torch's CPU allocator, ONNX Runtime, the C library and C++ say that memory is used up.
 _MEMORY: Final = (
     "can't allocate memory",
@@ -47,6 +48,13 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, (RuntimeError, OSError, ImportError)) and any(sign in text for sign in _MEMORY)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the machine has no room: nothing about the job, so another attempt may succeed."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error)  # how Rust and C++ libraries pass it on
 
 
 def _from_method(error: Any, task: Mapping[str, Any]) -> Problem:

@@ -16,6 +16,7 @@ from typing import IO, Any, Final, Self
 import psutil
 
 from worker.messages import LINE_BYTES
+from worker.problems import DISK_FULL
 from worker.sandbox import Policy
 
 READ_BYTES: Final = 1 << 18
@@ -172,6 +173,8 @@ class Child:
             return "its process fell silent"
         if code < 0:
             return f"its process was ended by {signal.Signals(-code).name}"
+        if code == DISK_FULL:
+            return "the disk of its machine was full"
         return f"its process exited with status {code} and no result"
 
 

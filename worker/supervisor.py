@@ -170,6 +170,7 @@ def _stop(child: Child, reporter: Reporter, watch: Watch) -> Ending:
 
 
 def _listen_stopping(child: Child, reporter: Reporter, watch: Watch) -> Ending | None:
+    was_over = child.has_exited  # asked first, as in _listen: its last checkpoint may be in the pipe
     for line in child.lines(TICK_SECONDS):
         said = parse(line)
         if isinstance(said, ResultMessage):
@@ -180,7 +181,7 @@ def _listen_stopping(child: Child, reporter: Reporter, watch: Watch) -> Ending |
             reporter.take(said)
     if watch.heartbeat.status == "cancelling":
         return Ending("cancelled")
-    return Ending("stopped") if child.closed or child.has_exited else None
+    return Ending("stopped") if child.closed or (was_over and not child.spoke) else None
 
 
 def _time_limit(seconds: float) -> Problem:

@@ -35,6 +35,7 @@ class Web:
     """uvicorn with the web application on one port of 127.0.0.1."""
 
     name = "web"
+    application = "app.asgi:app"
 
     def __init__(self, settings: Settings, port: int, log: Path, *, host: str = "127.0.0.1") -> None:
         self.settings = settings
@@ -46,7 +47,7 @@ class Web:
     def start(self) -> None:
         self.process = children.spawn(
             [
-                *[sys.executable, "-m", "uvicorn", "app.asgi:app"],
+                *[sys.executable, "-m", "uvicorn", self.application],
                 *["--host", self.host, "--port", str(self.port)],
                 # Event streams end when the server stops, not ten minutes later.
                 *["--timeout-graceful-shutdown", "5", "--no-access-log"],
@@ -77,6 +78,8 @@ class Worker:
     SIGINT makes Celery lose the message of the running task.
     """
 
+    application = "worker.celery"
+
     def __init__(
         self,
         settings: Settings,
@@ -101,7 +104,7 @@ class Worker:
         self._started = time.monotonic()
         self.process = children.spawn(
             [
-                *[sys.executable, "-m", "celery", "-q", "-A", "worker.celery", "worker"],
+                *[sys.executable, "-m", "celery", "-q", "-A", self.application, "worker"],
                 *["-P", "solo", "-Q", self.queue, "-n", self.node, "--prefetch-multiplier", "1"],
                 *["--without-gossip", "--without-mingle", "--loglevel", "INFO"],
             ],

@@ -7,6 +7,7 @@ therefore never sees half an object, and equal files are stored once.
 import asyncio
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -25,6 +26,7 @@ from app.storage.pieces import Pieces
 
 __all__ = ["Blob", "ObjectStore", "Staged", "Store", "Stored", "memory_store", "open_store"]
 
+_PARTIAL = re.compile(r".*#\d+")
 CHUNK_BYTES = 1 << 20  # of reads; a megabyte keeps a slow client's share of memory small
 _PAGE = 500  # objects looked up in the database at once
 _BUFFER_BYTES = 8 << 20  # of writes; S3 wants parts of 5 MiB or more
@@ -197,7 +199,19 @@ class ObjectStore:
         stale = self.keys_under(STAGING, before)
         for key in stale:
             self._delete(key)
-        return len(stale)
+        return len(stale) + self._clear_partial(before)
+
+    def _clear_partial(self, before: datetime) -> int:
+        """In a folder obstore writes beside the target, as `target#1`, and lists no such file."""
+        if self._root is None:
+            return 0
+        deleted = 0
+        for path in self._root.rglob("*#*"):
+            with suppress(FileNotFoundError):  # it has come completely
+                if _PARTIAL.fullmatch(path.name) and path.stat().st_mtime < before.timestamp():
+                    path.unlink()
+                    deleted += 1
+        return deleted
 
     def delete_at(self, key: str) -> None:
         self._delete(key)

@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -65,6 +68,31 @@ def test_a_stream_that_breaks_leaves_nothing(store: ObjectStore) -> None:
     with pytest.raises(ConnectionError):
         anyio.run(run)
     assert store.clear_staging(datetime.now(UTC) + timedelta(days=1)) == 0
+
+
+# Takes in a stream and is gone in the middle of it, as a web process that is killed.
+KILLED = """
+import anyio, os, sys
+from app.storage.store import open_store
+
+async def chunks():
+    for _ in range(20):
+        yield b"x" * 1_000_000
+    os.kill(os.getpid(), 9)
+
+anyio.run(open_store(sys.argv[1]).stage, chunks())
+"""
+
+
+def test_what_a_killed_process_left_half_written_is_seen_by_nobody_and_swept(tmp_path: Path) -> None:
+    url = (tmp_path / "objects").as_uri()
+    assert subprocess.run([sys.executable, "-c", KILLED, url], check=False).returncode == -signal.SIGKILL
+    left = [path for path in (tmp_path / "objects").rglob("*") if path.is_file()]
+    assert len(left) == 1
+    store = open_store(url)
+    assert store.clear_staging(datetime.now(UTC) - timedelta(days=1)) == 0  # it may still be coming
+    assert store.clear_staging(datetime.now(UTC) + timedelta(days=1)) == 1
+    assert not left[0].exists()
 
 
 def test_discarded_bytes_are_gone_and_kept_ones_stay(store: ObjectStore) -> None:

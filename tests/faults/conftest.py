@@ -23,6 +23,9 @@ from app.jobs.states import ENDED, JobStatus
 from app.jobs.tables import Job, JobCheckpoint, JobEvent, JobMetric
 from app.storage.keys import CHECKPOINTS
 from app.storage.store import ObjectStore, open_store
+from tests.faults.rig.checks import Ground, make_ground
+from tests.faults.rig.rig import Rig, start_rig
+from tests.faults.rig.table import Table
 from tests.support.processes import wait_until
 from tests.worker import networks
 from tests.worker.rows import add_dataset, add_job, add_model
@@ -113,6 +116,16 @@ class Bench:
         wait_until(lambda: found() or self._ended(job_id), seconds)
         return self.parts(job_id)["training"]
 
+    def wait_for_message(self, job_id: str, text: str, seconds: float = 60) -> None:
+        """Until an event says so."""
+
+        def found() -> bool:
+            with self.sessions() as session:
+                said = JobEvent.message.startswith(text)
+                return bool(session.scalar(select(func.count()).where(JobEvent.job_id == job_id, said)))
+
+        wait_until(lambda: found() or self._ended(job_id), seconds)
+
     def kept_objects(self) -> list[str]:
         """All checkpoints in the storage."""
         return self.store.keys_under(CHECKPOINTS)
@@ -152,6 +165,34 @@ def child_of(worker: Worker) -> psutil.Process:
 
     wait_until(look, 30)
     return found[0]
+
+
+@pytest.fixture(scope="session")
+def faults_table() -> Iterator[Table]:
+    """What became of everything that something happened to."""
+    table = Table()
+    yield table
+    table.write_part()
+
+
+@pytest.fixture(scope="session")
+def rig() -> Iterator[Rig]:
+    """A service whose every process may be killed; shared, for it takes seconds to start."""
+    made = start_rig()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def made_ground(rig: Rig) -> Ground:
+    return make_ground(rig)
+
+
+@pytest.fixture
+def ground(made_ground: Ground) -> Ground:
+    """The rig with everything up, a network and images to work on, and what a job on them gives."""
+    made_ground.rig.wait_all_up()
+    return made_ground
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def held(descriptor):
     report = make(descriptor)
     def tell(message):
         report(message)
-        if message.get("stage") == {stage!r}:
+        if message["type"] == "stage" and message["stage"] == {stage!r}:
             time.sleep(60)
     return tell
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 
 import pytest
 from sqlalchemy import select, update
@@ -238,14 +238,27 @@ def test_a_worker_that_stops_hands_its_job_back_without_counting_the_attempt(
 
 
 def test_a_child_that_ignores_the_request_to_stop_is_killed_after_the_grace(
-    sessions: Sessions, with_child: WithChild, job_id: str
+    sessions: Sessions, with_child: WithChild, job_id: str, tmp_path: Path
 ) -> None:
-    runtime = with_child("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)")
-    runtime = replace(runtime, settings=runtime.settings.model_copy(update={"grace_seconds": 1}))
-    Timer(1, runtime.stopping.set).start()
-    began = time.monotonic()
+    deaf = tmp_path / "deaf"
+    child = f"""
+    import signal
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open({str(deaf)!r}, "w").close()
+    time.sleep(300)
+    """
+    runtime = with_child(child)
+    runtime = replace(runtime, settings=runtime.settings.model_copy(update={"grace_seconds": 2}))
+    asked: list[float] = []
+
+    def stop() -> None:
+        wait_until(deaf.exists, 60)
+        asked.append(time.monotonic())
+        runtime.stopping.set()
+
+    Thread(target=stop).start()
     run_job(runtime, job_id)
-    assert 1.6 <= time.monotonic() - began < 10
+    assert 1.0 <= time.monotonic() - asked[0] < 60
     assert job_of(sessions, job_id).status == JobStatus.QUEUED
 
 

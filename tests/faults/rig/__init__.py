@@ -1,0 +1,1 @@
+"""A whole service of real processes that tests kill, stop and set the clock of."""

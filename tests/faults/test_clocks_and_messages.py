@@ -1,0 +1,86 @@
+"""Clocks that jump, messages that are lost or come twice, workers that come at once: one job, one run."""
+
+import time
+
+import pytest
+
+from tests.faults.rig.checks import Ground, check_ended_once
+from tests.faults.rig.table import Row, Table
+
+HOURS = 3600.0
+
+
+@pytest.mark.parametrize("process", ["web", "worker"])
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_clock_that_jumps_takes_no_job_from_its_worker(
+    ground: Ground, faults_table: Table, process: str, hours: int
+) -> None:
+    rig = ground.rig
+    began = time.monotonic()
+    try:
+        with rig.held("finetune"):
+            job_id = ground.submit()
+            follower = rig.follow(job_id)
+            rig.wait(lambda: rig.is_kept(job_id, "training"), what="a checkpoint of the training")
+            rig.set_clock(process, hours * HOURS)
+            time.sleep(2 * rig.settings.lease_seconds)  # for all the rounds in which it could go wrong
+            assert rig.job(job_id).status == "running"
+        rig.wait(lambda: follower.is_done, what="the end of the job")
+    finally:
+        rig.set_clock(process, 0)
+    seconds = time.monotonic() - began
+    check_ended_once(ground, job_id, follower)
+    faults_table.rows.append(Row("", f"clock of {process} {hours:+} h", "succeeded", 1, seconds))
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_worker_that_is_killed_while_the_clock_is_wrong_is_found_out_all_the_same(
+    ground: Ground, faults_table: Table, hours: int
+) -> None:
+    rig = ground.rig
+    try:
+        with rig.held("decompose"):
+            job_id = ground.submit()
+            follower = rig.follow(job_id)
+            rig.wait(lambda: follower.has_seen(type="stage", stage="decompose"), what="the stage")
+            rig.set_clock("web", hours * HOURS)
+            began = time.monotonic()
+            rig.kill(rig.jobs)
+        rig.wait(lambda: follower.is_done, what="the end of the job")
+    finally:
+        rig.set_clock("web", 0)
+    seconds = time.monotonic() - began
+    check_ended_once(ground, job_id, follower, attempts=2)
+    faults_table.rows.append(Row("", f"worker killed, clock of web {hours:+} h", "succeeded", 2, seconds))
+
+
+def test_a_job_whose_message_is_lost_is_rung_for_again(ground: Ground, faults_table: Table) -> None:
+    rig = ground.rig
+    rig.down.add("valkey")
+    rig.wipe_valkey()
+    began = time.monotonic()
+    job_id = ground.submit()  # accepted all the same
+    rig.down.clear()
+    follower = rig.follow(job_id)
+    rig.wait(lambda: follower.is_done, what="the end of the job")
+    seconds = time.monotonic() - began
+    check_ended_once(ground, job_id, follower)
+    faults_table.rows.append(Row("", "message lost with the broker", "succeeded", 1, seconds))
+
+
+def test_two_workers_and_ten_messages_run_a_job_once(ground: Ground, faults_table: Table) -> None:
+    rig = ground.rig
+    rig.start_spare(2)
+    began = time.monotonic()
+    with rig.held("verify"):
+        job_id = ground.submit()
+        follower = rig.follow(job_id)
+        for _ in range(10):
+            rig.ring(job_id)
+        rig.wait(lambda: follower.has_seen(type="stage", stage="verify"), what="the stage verify")
+    rig.wait(lambda: follower.is_done, what="the end of the job")
+    seconds = time.monotonic() - began
+    rig.ring(job_id)  # and once more when it has ended
+    rig.stop_spares()
+    check_ended_once(ground, job_id, follower)
+    faults_table.rows.append(Row("", "two workers, eleven messages", "succeeded", 1, seconds))
