@@ -20,6 +20,7 @@ from app.models.tables import Model
 from app.plans.tables import Plan
 
 Short = type[Model] | type[Dataset] | type[Plan]  # rows of short work: inspections and plans
+EVENTS_TELL = "The job's events tell how each attempt ended, with the last words of its process."
 LONGEST_WAIT_SECONDS = 600.0  # doubling stops here
 
 
@@ -225,15 +226,15 @@ def lose_job(
     data = {"attempt": job.attempt} | ({"stderr": last_words} if last_words else {})
     events.append(session, job_id, "warning", job.stage, message, data, now)
     if job.attempt >= retries.max_attempts:
-        problem = worker_lost(job.attempt, reason).document()
+        problem = worker_lost(job.attempt, reason, EVENTS_TELL).document()
         fail_job(session, job_id, owner, problem, now)
         return JobStatus.FAILED
     _requeue(job, retries.not_before(job.attempt, now), now)
     return JobStatus.QUEUED
 
 
-def worker_lost(attempts: int, reason: str) -> Problem:
-    return WorkerLost(f"All {attempts} attempts were lost; the last one: {reason}")
+def worker_lost(attempts: int, reason: str, hint: str | None = None) -> Problem:
+    return WorkerLost(f"All {attempts} attempts were lost; the last one: {reason}", hint=hint)
 
 
 def _own_job(session: Session, job_id: str, owner: str) -> Job | None:

@@ -105,6 +105,22 @@ def test_discarded_bytes_are_gone_and_kept_ones_stay(store: ObjectStore) -> None
     assert _content(store, kept.sha256, 4) == b"data"
 
 
+def test_what_lies_under_a_name_of_its_own_is_listed_read_and_deleted(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    (tmp_path / "part").write_bytes(os.urandom(9_000_000))  # more than one block
+    with (tmp_path / "part").open("rb") as source:
+        store.put_at("checkpoints/job_1/network", source)
+    assert store.keys_under("checkpoints/job_1/") == ["checkpoints/job_1/network"]
+    assert store.keys_under("checkpoints/job_2/") == []
+    assert store.keys_under("checkpoints/", datetime.now(UTC) - timedelta(hours=1)) == []
+    store.download_at("checkpoints/job_1/network", tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "part").read_bytes()
+    for _ in range(2):  # what is gone already is no error
+        store.delete_at("checkpoints/job_1/network")
+    assert store.keys_under("checkpoints/") == []
+
+
 def test_equal_bytes_are_stored_once(store: ObjectStore, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"same")
