@@ -7,7 +7,7 @@ export class ProblemError extends Error {
   }
 }
 
-const UNREACHABLE = {
+export const UNREACHABLE = {
   code: "unreachable",
   title: "The server does not answer",
   detail: "The server did not answer.",
@@ -22,14 +22,18 @@ function parse(text, status) {
   }
 }
 
-function accept(status, text) {
-  const body = text ? parse(text, status) : null;
-  if (status >= 400) throw new ProblemError(body ?? UNREACHABLE);
-  return body;
+// The problem in a refusal's body.
+export function problemOf(status, text) {
+  return { status, ...(text ? parse(text, status) : UNREACHABLE) };
 }
 
-export async function call(method, path, body) {
-  const headers = { Accept: "application/json" };
+function accept(status, text) {
+  if (status >= 400) throw new ProblemError(problemOf(status, text));
+  return text ? parse(text, status) : null;
+}
+
+export async function call(method, path, body, extra = {}) {
+  const headers = { Accept: "application/json", ...extra };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let response;
   try {
@@ -38,32 +42,6 @@ export async function call(method, path, body) {
     throw new ProblemError(UNREACHABLE);
   }
   return accept(response.status, await response.text());
-}
-
-// fetch tells nothing of an upload's progress; XMLHttpRequest does.
-export function upload(path, file, fields, onProgress) {
-  const form = new FormData();
-  for (const [name, value] of Object.entries(fields)) form.append(name, value); // fields before the long part
-  form.append("file", file, file.name);
-  return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", path);
-    request.setRequestHeader("Accept", "application/json");
-    request.upload.addEventListener("progress", (event) => {
-      if (event.lengthComputable) onProgress(event.loaded, event.total);
-    });
-    request.addEventListener("load", () => {
-      try {
-        resolve(accept(request.status, request.responseText));
-      } catch (error) {
-        reject(error);
-      }
-    });
-    const lost = () => reject(new ProblemError({ ...UNREACHABLE, detail: "The connection broke during the upload." }));
-    request.addEventListener("error", lost);
-    request.addEventListener("abort", lost);
-    request.send(form);
-  });
 }
 
 // Polls until the inspector has made up its mind; a rejection is thrown as its problem.

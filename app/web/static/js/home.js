@@ -1,8 +1,9 @@
 // The form of the first page: choose or drop files, upload, wait for the inspector, send the job, follow it.
 
-import { ProblemError, call, inspected, upload } from "./api.js";
+import { ProblemError, call, inspected } from "./api.js";
 import { count, size, whole } from "./format.js";
 import { FieldError, classesBody, fieldOf, inputBody, jobBody } from "./request.js";
+import { forget, interrupted, library, send, use } from "./uploads.js";
 
 const form = document.getElementById("compress");
 const go = document.getElementById("go");
@@ -43,6 +44,8 @@ function chooser(kind) {
     const file = input.files[0];
     box.classList.toggle("filled", Boolean(file));
     if (file) {
+      library().catch(() => {}); // ahead of time; what fails now is told when the file is sent
+      document.getElementById(`${kind}-rest`).hidden = true;
       face.textContent = file.name;
       help.textContent = `${size(file.size)}, choose again to replace it`;
       existing.value = "";
@@ -158,7 +161,7 @@ function tell(kind, text, done, total) {
 const KINDS = {
   model: {
     path: "/v1/models",
-    fields: () => ({ input: JSON.stringify(inputBody(form)) }),
+    fields: () => ({ input: inputBody(form) }),
     summary: (model) =>
       `${model.name}: ${count(model.summary.macs)} operations, ${model.summary.compressible} of ${model.summary.layers} layers can become cheaper`,
   },
@@ -166,7 +169,7 @@ const KINDS = {
     path: "/v1/datasets",
     fields: () => {
       const classes = classesBody(form);
-      return classes ? { classes: JSON.stringify(classes) } : {};
+      return classes ? { classes } : {};
     },
     summary: (data) => `${data.name}: ${whole(data.examples.train)} to learn from, ${whole(data.examples.test)} to judge by`,
   },
@@ -190,9 +193,13 @@ async function uploaded(kind, file) {
   const before = sameFile(kind, file, extra);
   if (before) return call("GET", `${path}/${before.id}`);
   tell(kind, `Uploading ${file.name}`, 0, file.size);
-  const resource = await upload(path, file, extra, (done, total) => {
-    tell(kind, done < total ? `Uploading ${file.name}: ${size(done)} of ${size(total)}` : "Uploaded, being stored", done, total);
+  const id = await send(kind, file, ({ done, total, waiting }) => {
+    const share = `${size(done)} of ${size(total)}`;
+    tell(kind, waiting ? `Interrupted at ${share}; goes on by itself` : `Uploading ${file.name}: ${share}`, done, total);
   });
+  tell(kind, "Uploaded, being stored", file.size, file.size);
+  const resource = await use(path, id, extra, () => tell(kind, "Uploaded; waiting for the server"));
+  await forget(kind, file);
   sent[kind] = { file, extra: JSON.stringify(extra), resource };
   return resource;
 }
@@ -295,10 +302,20 @@ document.getElementById("example")?.addEventListener("submit", async (event) => 
   }
 });
 
+// After a reload the browser gives no file back, but the server still has what was sent.
+async function showInterrupted() {
+  for (const [kind, { filename, received, length }] of Object.entries(await interrupted())) {
+    const place = document.getElementById(`${kind}-rest`);
+    place.textContent = `The upload of ${filename} was interrupted at ${size(received)} of ${size(length)}. Choose the same file and it goes on there.`;
+    place.hidden = Boolean(choosers[kind].input.files.length);
+  }
+}
+
 window.addEventListener("pageshow", () => { // also when the browser brings the page back as it was left
   busy(false);
   showTarget();
   showNormalisation();
   showBasis();
   for (const kind of ["model", "dataset"]) choosers[kind].show();
+  showInterrupted();
 });
