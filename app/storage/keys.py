@@ -3,8 +3,9 @@
 import re
 from typing import Final
 
+from app.core.ids import is_id
+
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_UPLOAD_ID: Final = re.compile(r"upload_[0-9a-z]{26}")
 OBJECTS: Final = "objects/sha256/"
 STAGING: Final = "staging/"
 PIECES: Final = "uploads/"
@@ -31,7 +32,7 @@ def staging_key(name: str) -> str:
 
 def pieces_prefix(upload_id: str) -> str:
     """The folder of one resumable upload's pieces."""
-    if _UPLOAD_ID.fullmatch(upload_id) is None:
+    if not is_id(upload_id, "upload"):
         raise ValueError(f"not the id of an upload: {upload_id[:80]!r}")
     return f"{PIECES}{upload_id}/"
 

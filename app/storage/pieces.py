@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import obstore
 
+from app.core.ids import is_id
 from app.storage.blobs import Staged
 from app.storage.keys import PIECES, piece_key, pieces_prefix, staging_key
 
@@ -126,7 +127,8 @@ class Pieces:
     def uploads(self) -> set[str]:
         """The ids of all uploads that have pieces."""
         found = obstore.list_with_delimiter(self._backend, prefix=PIECES.rstrip("/"))
-        return {prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]}
+        names = {prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]}
+        return {name for name in names if is_id(name, "upload")}  # nothing else here is ours to delete
 
 
 def _write_at(path: Path, position: int, chunks: Sequence[bytes]) -> None:

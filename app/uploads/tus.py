@@ -119,6 +119,8 @@ def parse_metadata(header: str) -> dict[str, str]:
     """Upload-Metadata as texts: comma-separated pairs of a key and a base64 value, which may be left out."""
     if len(header) > METADATA_BYTES:
         raise MalformedRequest(f"Upload-Metadata is longer than {METADATA_BYTES:,} bytes.")
+    if not (header.isascii() and header.isprintable()):
+        raise MalformedRequest("Upload-Metadata holds a character that is not printable ASCII.")
     found: dict[str, str] = {}
     for pair in header.split(",") if header.strip() else ():
         key, _, value = pair.strip().partition(" ")

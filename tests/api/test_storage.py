@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import obstore
 import pytest
 
 from app.core.ids import new_id
@@ -281,6 +282,11 @@ def test_a_piece_grows_in_a_folder_and_not_in_s3(store: ObjectStore) -> None:
             store.pieces.write(piece, [b"two"])
 
 
+def test_what_is_no_upload_is_not_listed_among_them(store: ObjectStore) -> None:
+    obstore.put(store._backend, "uploads/notes/todo.txt", b"somebody else's")
+    assert store.pieces.uploads() == set()
+
+
 def test_deleting_pieces_that_are_not_there_is_no_error(store: ObjectStore) -> None:
     store.pieces.delete(_upload_id())
     with pytest.raises(ValueError, match="upload"):
@@ -297,6 +303,7 @@ def test_on_disk_nobody_else_can_read(tmp_path: Path) -> None:
     store = open_store((tmp_path / "objects").as_uri())
     store.put_bytes(b"secret")
     store.keep(_stage(store, b"another"))
+    store.keep(store.pieces.gather(_pieces(store, _upload_id(), [b"a", b"b"]), None))
     for path in (tmp_path / "objects", *(tmp_path / "objects").rglob("*")):
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode == (0o700 if path.is_dir() else 0o600), path

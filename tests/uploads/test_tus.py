@@ -62,6 +62,8 @@ def test_a_creation_is_read_from_its_headers() -> None:
         {"Upload-Length": "1", "Upload-Metadata": ",a YQ=="},
         {"Upload-Length": "1", "Upload-Metadata": "ä YQ=="},
         {"Upload-Length": "1", "Upload-Metadata": "a /w=="},
+        {"Upload-Length": "1", "Upload-Metadata": "a YQ==,\x0bb YQ=="},
+        {"Upload-Length": "1", "Upload-Metadata": "a YQ==,\u00a0b YQ=="},
         {"Upload-Length": "1", "Upload-Metadata": f"a {_b64(chr(0))}"},
         {"Upload-Length": "1", "Upload-Metadata": f"kind {_b64('film')}"},
         {"Upload-Length": "1", "Upload-Metadata": f"sha256 {_b64('abc')}"},
