@@ -1,4 +1,6 @@
-"""One recipe for every network: distillation from the original, AdamW, mirrored and cropped images."""
+"""One recipe for every network: distillation from the original, AdamW, images mirrored and cropped from the
+second epoch on.
+"""
 
 import copy
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from basisconv.finetune.losses import Objective
 @dataclass(frozen=True)
 class Recipe:
     """`images`: the first so many train images, None for all; `learning_rate`: the peak; None: the
-    library's own rule, the same for every network: 1e-3, less where the first loss is small."""
+    library's own rule, the same for every network: 1e-3, less where the first losses are small."""
 
     images: int | None
     epochs: int = 1

@@ -153,7 +153,12 @@ class Training(Options):
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = Field(
         None, description="Peak learning rate; left out: chosen by short trials on held-back images."
     )
-    augment: Literal["flip_crop", "none"] = "flip_crop"
+    augment: Literal["flip_crop", "none"] = Field(
+        "flip_crop",
+        description="flip_crop: images mirrored and cropped at random, in kind compress from the second "
+        "epoch on; there the objective distill also pastes boxes of one image into another, which the "
+        "original answers too.",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     patience: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None,

@@ -3,6 +3,7 @@
 Shapes: N images, H x W pixels, C channels.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 Augment = Literal["flip_crop", "none"]
+LARGEST_BOX = 0.3  # of an image's area
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,17 @@ class TrainingData:
         device: torch.device,
         augment: Augment = "none",
         generator: Generator | None = None,
+        boxes: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Prepared images n x C x H x W float32 and labels (n,) of these rows."""
+        """Prepared images n x C x H x W float32 and labels (n,) of these rows; `boxes`: of each other."""
         rows = rows if self.chosen is None else self.chosen[rows]
         images = self.images[rows.to(self.images.device)].to(device)
         if images.dtype == torch.uint8:
             images = images.permute(0, 3, 1, 2)
         if augment == "flip_crop":
             images = flip_crop(images, generator)
+        if boxes:
+            images = paste_boxes(images, generator)
         labels = None if self.labels is None else self.labels[rows.to(self.labels.device)].to(device)
         return self.prepare(images), labels
 
@@ -81,3 +86,27 @@ def flip_crop(images_NCHW: Tensor, generator: Generator | None) -> Tensor:
         torch.arange(n, device=device)[:, None, None], :, rows_NH[:, :, None], columns_NW[:, None]
     ]
     return picked.permute(0, 3, 1, 2)
+
+
+def paste_boxes(images_NCHW: Tensor, generator: Generator | None) -> Tensor:
+    """In each image a box of another one of the batch, at the place where it was there.
+
+    Its area is anything up to 0.3 of the image's, its sides are at most 2 : 1. CutMix (Yun et al. 2019,
+    arXiv 1905.04899) without labels: the original says what it sees. Draws come from a CPU generator.
+    """
+    n, _, height, width = images_NCHW.shape
+    area, aspect, y, x = torch.rand(4, n, 1, generator=generator)
+    area, aspect = LARGEST_BOX * area, torch.exp((2 * aspect - 1) * math.log(2))
+    rows = _between(height, (area * aspect).sqrt(), y)
+    columns = _between(width, (area / aspect).sqrt(), x)
+    inside = (rows[:, None, :, None] & columns[:, None, None, :]).to(images_NCHW.device)
+    others = torch.randperm(n, generator=generator).to(images_NCHW.device)
+    return torch.where(inside, images_NCHW[others], images_NCHW)
+
+
+def _between(size: int, share_N1: Tensor, at_N1: Tensor) -> Tensor:
+    """Which of `size` pixels lie in a stretch of this share; `at` says where, from 0 (first) to 1 (last)."""
+    length = (size * share_N1).round().clamp(max=size)
+    first = (at_N1 * (size - length + 1)).floor()
+    pixels = torch.arange(size)
+    return (pixels >= first) & (pixels < first + length)

@@ -1,9 +1,9 @@
 """How far a network is from what it should answer, judged on images that it is not trained on.
 
-The original has usually seen these images, so not every measure of them says how new ones will fare. The
-distillation loss (T = 4) on the images as they are is the best of those tried (docs/method.md has the runs,
-and one that it ranked wrong). At T = 1 near certain answers hide what changes; cropped or mixed images reward
-a student for leaving the images that the original is used on.
+The original has usually seen these images and is sure of them, so that what it answers says less than it
+would of new ones. A classifier is therefore judged by the distillation loss (T = 4) on the images as they are
+and on the images with boxes of each other, half and half: new images stand between the two (docs/method.md
+has the runs). At T = 1 near certain answers hide what changes.
 """
 
 import math
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from basisconv.cost import evaluating
 from basisconv.finetune.data import TrainingData
 from basisconv.finetune.losses import Objective, distillation, label_loss
+from basisconv.finetune.steps import draws
 from basisconv.outputs import is_classifier, output_tensors
 
 SHARE = 0.1  # of the images is kept out of training,
@@ -30,10 +31,10 @@ Answers = tuple[Tensor, ...]
 class Judgement:
     """Means over the held-back images; the smaller, the better.
 
-    `loss`: the divergence from the original (the distillation loss); the cross-entropy for the objective
-    "labels". `disagreement`: share of images whose top-1 is not the
-    original's. `accuracy_drop`: the original's accuracy less this network's. The last two are None where
-    there is no original, no classifier or no label.
+    `loss`: the divergence from the original (the distillation loss), of a classifier that is distilled on
+    images with boxes too; the cross-entropy for the objective "labels". `disagreement`: share of the images
+    as they are whose top-1 is not the original's. `accuracy_drop`: the original's accuracy less this
+    network's on them. The last two are None where there is no original, no classifier or no label.
     """
 
     loss: float
@@ -49,6 +50,7 @@ class _View:
     labels: Tensor | None
     answers: Answers
     valid: int
+    boxed: bool
 
 
 def hold_back(order: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,11 +94,14 @@ class Judge:
 
     def _views(self) -> Iterator[_View]:
         kept: list[Answers] = []
-        for start in range(0, len(self._data), self._batch):
-            rows = torch.arange(start, start + self._batch) % len(self._data)
-            images, labels = self._data.batch(rows, self._device)
-            kept.append(self._answers[len(kept)] if self._answers else self._ask(images))
-            yield _View(images, labels, kept[-1], min(self._batch, len(self._data) - start))
+        for boxed in (False, True):
+            for start in range(0, len(self._data), self._batch):
+                rows = torch.arange(start, start + self._batch) % len(self._data)
+                images, labels = self._data.batch(rows, self._device, "none", draws(0, start), boxed)
+                kept.append(self._answers[len(kept)] if self._answers else self._ask(images))
+                yield _View(images, labels, kept[-1], min(self._batch, len(self._data) - start), boxed)
+            if self._objective != "distill" or not is_classifier(kept[0]):
+                break
         if sum(z.nbytes for answers in kept for z in answers) <= ANSWERS_BYTES:
             self._answers = kept
 
@@ -119,7 +124,7 @@ class _Tally:
         loss = label_loss(found, labels) if objective == "labels" else distillation(found, wanted)
         self._images += n
         self._loss += n * float(loss)
-        if not wanted or not is_classifier(wanted):
+        if view.boxed or not wanted or not is_classifier(wanted):
             return
         mine, theirs = found[0].flatten(1).argmax(1), wanted[0].flatten(1).argmax(1)
         self._compared += n

@@ -20,6 +20,7 @@ from basisconv.finetune.steps import (
     descend_,
     draws,
     finite,
+    listening,
     part,
     precision,
     restore_,
@@ -32,7 +33,7 @@ from basisconv.outputs import is_classifier, output_tensors
 
 # Distillation loss below which steps shrink with it: what is nearly right stands in a narrow valley.
 # ResNet-20, 39 steps, on held-back images: at 70 % of its operations 0.102 -> 0.108 at 1e-4, 0.101 at 2e-5;
-# at 50 % 0.593 -> 0.621 at 3e-4, 0.561 at 1e-4; at 30 % 2.24 -> 2.24 at 1e-3, 2.14 at 3e-4.
+# at 50 % 0.593 -> 0.621 at 3e-4, 0.561 at 1e-4. (Measured before the first steps only listened.)
 NEAR = 3.0
 LEARNING_RATES = {"all": 1e-3, "mixing": 2e-3}  # AdamW; fewer weights bear larger steps
 BatchNorm = Literal["keep", "follow"]
@@ -43,7 +44,7 @@ WEIGHT_DECAY = 1e-4  # on weights with two or more dimensions
 class FinetuneConfig:
     """`update`: "mixing" leaves the basis filters as they are (the paper's way), "all" trains everything.
 
-    `learning_rate`: the peak; None: 1e-3 for all, 2e-3 for mixing, and less in proportion to the first loss
+    `learning_rate`: the peak; None: 1e-3 for all, 2e-3 for mixing, and less in proportion to the first losses
     where a classifier that is distilled agrees with the original from the start: large steps only shake it.
     `batch_norm`: "keep" the statistics, to which the layers were fitted, or "follow" each batch's, as from
     scratch.
@@ -85,12 +86,15 @@ class Finetune:
         self._steps = config.epochs * self._per_epoch if steps is None else steps
         self._done = 0
         self._learning = choose_learnable_(student, config.update)
-        self._peak = config.learning_rate  # None until the first loss is known
+        self._listen = listening(self._steps)
+        self._losses = 0.0  # sum over the steps that only listen
+        self._peak = config.learning_rate  # None until those are over
         groups = decayed_groups(self._learning.values(), WEIGHT_DECAY)
         self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATES[config.update])
         self._order: tuple[int, Tensor] | None = None
         self._classifies = False
         self._channels_last: bool | None = None  # None until both networks have been tried
+        self._boxes: bool | None = None
         student.eval()  # until the first step sets each part's own mode
 
     @property
@@ -104,7 +108,7 @@ class Finetune:
 
     @property
     def peak(self) -> float | None:
-        """The highest learning rate; None before the first loss tells it."""
+        """The highest learning rate; None before the first losses tell it."""
         return self._peak
 
     @property
@@ -134,15 +138,19 @@ class Finetune:
 
     def _step(self) -> tuple[float, float]:
         draw = draws(self._config.seed, self._done)
-        images, labels = self._data.batch(self._rows(), self._device, self._config.augment, draw)
-        if self._takes_channels_last(images):
+        rows = self._rows()
+        channels_last, boxes = self._takes_channels_last(rows), self._pastes_boxes(rows)
+        images, labels = self._data.batch(rows, self._device, self._augment, draw, boxes)
+        if channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         loss = self._loss(images, labels)
         most = self._peak or LEARNING_RATES[self._config.update]
         value = finite(loss, self._done + 1, self._steps, most)
-        if self._peak is None:
-            self._peak = default_rate(self._config, value, self._classifies)
-        learning_rate = self._peak * schedule(self._done, self._steps)
+        self._losses += value if self._done < max(1, self._listen) else 0.0
+        if self._peak is None and self._done >= self._listen - 1:
+            loss_before = self._losses / max(1, self._listen)
+            self._peak = default_rate(self._config, loss_before, self._classifies)
+        learning_rate = (self._peak or 0.0) * schedule(self._done, self._steps, self._listen)
         descend_(self._optimizer, loss, learning_rate)
         return value, learning_rate
 
@@ -159,14 +167,36 @@ class Finetune:
         self._classifies = is_classifier(student)
         return objective_loss(self._config.objective, student, teacher, labels)
 
-    def _takes_channels_last(self, images: Tensor) -> bool:
+    def _pastes_boxes(self, rows: Tensor) -> bool:
+        """Where classes are distilled: pictures that the original has not learned by heart.
+
+        On its own training images it is sure of everything; what it answers to them says little of what it
+        answers to new ones, and a student that comes closer there comes less close here.
+        """
+        if self._boxes is None:
+            wanted = self._config.objective == "distill" and self._config.augment != "none"
+            self._boxes = wanted and self._scores_classes(self._data.batch(rows, self._device)[0])
+        return self._boxes
+
+    def _scores_classes(self, images: Tensor) -> bool:
+        assert self._teacher is not None
+        with evaluating(self._teacher):
+            return is_classifier(output_tensors(self._teacher(images)))
+
+    def _takes_channels_last(self, rows: Tensor) -> bool:
         """Whether both networks run in this layout, a quarter faster on a CPU; a `view` in one forbids it."""
         if self._channels_last is None:
+            images, _ = self._data.batch(rows, self._device)
             networks = [self._student] if self._teacher is None else [self._student, self._teacher]
             self._channels_last = images.dim() == 4 and all(_runs_channels_last(n, images) for n in networks)
             if self._channels_last:
                 self._student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self._channels_last
+
+    @property
+    def _augment(self) -> Augment:
+        """None in the first epoch: an image that the student has not seen teaches best as it is."""
+        return self._config.augment if self._done >= self._per_epoch else "none"
 
     def _rows(self) -> Tensor:
         epoch, at = divmod(self._done, self._per_epoch)
@@ -182,6 +212,7 @@ class Finetune:
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 state[f"optimizer.{key}.{name}"] = value
         state["done"] = torch.tensor(self._done)
+        state["losses"] = torch.tensor(self._losses, dtype=torch.float64)
         if self._peak is not None:
             state["peak"] = torch.tensor(self._peak, dtype=torch.float64)
         return saved(state)
@@ -202,8 +233,9 @@ class Finetune:
                 key: value if key == "step" else value.to(parameter) for key, value in found.items()
             }
         self._done = int(state["done"])
+        self._losses = float(state["losses"])
         if 0 < self._done < self._steps:  # the layout decides the last bits of all that follows
-            self._takes_channels_last(self._data.batch(self._rows(), self._device)[0])
+            self._takes_channels_last(self._rows())
         self._peak = float(state["peak"]) if "peak" in state else self._config.learning_rate
 
 

@@ -184,7 +184,8 @@ class Recovery:
         if self._judge is None or self._run is not None or self._config.learning_rate is not None:
             return
         untuned = self.judged[0].judgement.loss
-        cost = FORWARD_SHARE * len(self._judge) / self._batch
+        looks = 2 if self._config.objective == "distill" and self._classifies else 1  # boxed images too
+        cost = FORWARD_SHARE * looks * len(self._judge) / self._batch
         default = default_rate(self._config, untuned, classifies=self._classifies)
         if length := trial_steps(self.steps, cost, RATES):
             while (rate := next_rate(default, self.trials)) is not None:

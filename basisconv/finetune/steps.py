@@ -15,6 +15,8 @@ from torch import Generator, Tensor, nn
 from basisconv.errors import InvalidRequest, MethodError
 
 WARM_UP = 0.05  # share of all steps
+LISTEN = 0.1  # share of all steps, at most
+LISTEN_MOST = 10  # of them
 State = dict[str, Tensor]
 
 
@@ -31,8 +33,20 @@ class Step:
     images_per_second: float
 
 
-def schedule(done: int, steps: int) -> float:
-    """Linear warm-up over the first 5 % of the steps, then a cosine down to 0."""
+def listening(steps: int) -> int:
+    """How many steps at the start only fill Adam's averages, at a rate of 0.
+
+    Without them its first steps are of full size in every weight, whatever the images say of it, and in a
+    network that is nearly right already it takes dozens of steps to repair that.
+    """
+    return min(LISTEN_MOST, int(LISTEN * steps))
+
+
+def schedule(done: int, steps: int, listen: int = 0) -> float:
+    """0 for `listen` steps, linear warm-up over 5 % of the others, then a cosine down to 0."""
+    if done < listen:
+        return 0.0
+    done, steps = done - listen, steps - listen
     warm = max(1, round(WARM_UP * steps))
     if done < warm:
         return (done + 1) / warm

@@ -10,9 +10,9 @@ from torch import nn
 
 from basisconv import BasisConv2d, InvalidRequest, MethodError, SeparableConv2d, replace_
 from basisconv.finetune import FinetuneConfig, TrainingData, finetune
-from basisconv.finetune.data import flip_crop
+from basisconv.finetune.data import flip_crop, paste_boxes
 from basisconv.finetune.loop import NEAR
-from basisconv.finetune.steps import schedule
+from basisconv.finetune.steps import listening, schedule
 from tests.method.shelf import Residual, Untraceable, randomize, seeded
 
 PIXELS = torch.randint(0, 256, (80, 12, 12, 3), generator=seeded(0), dtype=torch.uint8)
@@ -63,7 +63,8 @@ def test_steps_count_up_and_the_rate_warms_up_and_cools_down():
     assert [s.epoch for s in steps] == [1] * 5 + [2] * 5 + [3] * 5
     assert {(s.steps, s.epochs) for s in steps} == {(15, 3)}
     rates = [s.learning_rate for s in steps]
-    assert max(rates) == rates[0] == 1e-3  # 5 % of 15 steps is one
+    assert rates[0] == 0  # a tenth of the steps only listens
+    assert max(rates) == rates[1] == 1e-3  # 5 % of 14 steps is one
     assert rates[-1] < 0.05 * max(rates)
     assert all(s.images_per_second > 0 for s in steps)
 
@@ -79,11 +80,101 @@ def test_a_student_that_nearly_agrees_takes_smaller_steps_unless_a_rate_is_asked
     assert next(asked).learning_rate == 1e-3
 
 
+def test_the_first_steps_of_a_run_only_listen():
+    student, teacher = networks()
+    before = state(student)
+    run = finetune(student, teacher, DATA, config(epochs=6))  # 30 steps, of which 3 listen
+    heard = [next(run) for _ in range(3)]
+    assert [step.learning_rate for step in heard] == [0, 0, 0]
+    assert same(before, state(student))
+    assert next(run).learning_rate == run.peak > 0
+    assert not same(before, state(student))
+
+
+def test_the_rate_follows_from_the_mean_of_the_losses_that_were_listened_to():
+    student, teacher = networks()
+    run = finetune(student, teacher, DATA, config(epochs=6))
+    heard = [next(run).loss for _ in range(3)]
+    assert max(heard) - min(heard) > 0.01 * min(heard)
+    assert run.peak == pytest.approx(1e-3 * min(1.0, sum(heard) / 3 / NEAR))
+
+
+class Seeing(nn.Module):
+    """Remembers the images it was asked about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.seen = networks()[1], []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x.clone())
+        return self.inner(x)
+
+
+def asked(teacher: Seeing) -> list[torch.Tensor]:
+    """The batches of its last ten steps: two epochs."""
+    return teacher.seen[-10:]
+
+
+def test_images_are_seen_as_they_are_before_they_are_mirrored_and_cropped():
+    student, teacher = networks()[0], Seeing()
+    list(finetune(student, teacher, DATA, config(objective="both", augment="flip_crop")))
+    x, _ = DATA.batch(torch.arange(80), torch.device("cpu"))
+    known = {row.numpy().tobytes() for row in x}
+    found = [{row.contiguous().numpy().tobytes() for row in batch} for batch in asked(teacher)]
+    assert all(batch <= known for batch in found[:5])
+    assert not any(batch <= known for batch in found[5:])
+
+
+@pytest.mark.parametrize(("changes", "pasted"), [({}, True), ({"augment": "none"}, False)])
+def test_classes_are_distilled_from_images_with_boxes_of_others(changes, pasted):
+    student, teacher = networks()[0], Seeing()
+    list(finetune(student, teacher, DATA, config(**changes)))
+    x, _ = DATA.batch(torch.arange(80), torch.device("cpu"))
+    for batch in asked(teacher)[:5]:
+        strange = [image for image in batch if not (image == x).flatten(1).all(1).any()]
+        assert bool(strange) is pasted
+        for image in strange:  # every pixel is that of one of two images, at its place
+            shares = (image == x).all(1).flatten(1).double().mean(1)
+            assert shares.max() >= 0.65
+            assert shares.topk(2).values.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 16), (3, 5), (1, 1)])
+def test_a_box_is_one_rectangle_of_at_most_a_third_of_an_image(size):
+    images = torch.arange(512.0).view(512, 1, 1, 1).expand(512, 3, *size)
+    found = paste_boxes(images, seeded(2))
+    assert torch.equal(found, paste_boxes(images, seeded(2)))
+    changed = (found != images)[:, 0]
+    rounding = sum(size) / (size[0] * size[1])  # each side is rounded to whole pixels
+    for box in changed[changed.flatten(1).any(1)]:
+        rows, columns = box.any(1), box.any(0)
+        assert torch.equal(box, rows[:, None] & columns[None])
+        assert (rows.nonzero().flatten().diff() == 1).all()
+        assert (columns.nonzero().flatten().diff() == 1).all()
+        assert box.double().mean() <= 0.3 + rounding
+    if size[0] > 1:
+        assert changed.any(0).all()  # boxes come everywhere
+
+
+def test_networks_that_score_no_classes_see_whole_images():
+    seen = []
+    teacher = randomize(Untraceable())
+    teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    images = torch.randn(32, 3, 12, 12, generator=seeded(5))
+    list(finetune(randomize(Untraceable()), teacher, TrainingData(images), config(epochs=1)))
+    assert seen
+    assert all((image == images).flatten(1).all(1).any() for batch in seen for image in batch)
+
+
 @given(st.integers(1, 500))
 def test_the_schedule_stays_between_nothing_and_the_peak_and_reaches_it(steps):
-    rates = [schedule(done, steps) for done in range(steps)]
-    assert all(0 < rate <= 1 for rate in rates)
+    listen = listening(steps)
+    rates = [schedule(done, steps, listen) for done in range(steps)]
+    assert all(rate == 0 for rate in rates[:listen])
+    assert all(0 < rate <= 1 for rate in rates[listen:])
     assert max(rates) == 1
+    assert listen <= steps / 10
 
 
 def test_training_the_mixing_leaves_basis_filters_and_the_original_to_the_bit():

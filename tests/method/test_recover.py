@@ -25,6 +25,7 @@ from basisconv.finetune import (
 from basisconv.finetune.held_back import Judge
 from basisconv.finetune.losses import distillation
 from basisconv.finetune.norms import reestimate_
+from basisconv.finetune.steps import draws
 from basisconv.finetune.trials import MOST_STEPS, SHARE, best, next_rate, trial_steps
 from tests.method.shelf import Untraceable, randomize, seeded
 from tests.method.test_finetune import DATA, config, networks, same, state
@@ -40,10 +41,16 @@ def recovery(
     return Recovery(student, teacher, TRAIN, held, wanted, stop or StopWhen()), student, teacher
 
 
-def divergence(student: nn.Module, teacher: nn.Module) -> float:
-    x, _ = HELD.batch(torch.arange(len(HELD)), CPU)
+def divergence(student: nn.Module, teacher: nn.Module, batch: int = 16, boxes: bool = True) -> float:
+    """On the held-back images as they are and, as often, with boxes of each other."""
+    rows = torch.arange(len(HELD)).split(batch)
+    views = [
+        HELD.batch(some, CPU, "none", draws(0, int(some[0])), boxed)[0]
+        for boxed in ((False, True) if boxes else (False,))
+        for some in rows
+    ]
     with torch.no_grad():
-        return float(distillation([student(x)], [teacher(x)]))
+        return sum(float(distillation([student(x)], [teacher(x)])) for x in views) / len(views)
 
 
 def test_a_tuning_that_only_harms_is_undone_to_the_bit():
@@ -94,10 +101,21 @@ def test_a_tenth_is_held_back_from_the_end_of_the_order_and_nothing_of_few_image
 @pytest.mark.parametrize("batch_size", [5, 16, 32])
 def test_a_judgement_does_not_depend_on_the_size_of_its_batches(batch_size):
     student, teacher = networks()
-    found = Judge(teacher, HELD, "distill", batch_size, CPU)(student)
-    assert found.loss == pytest.approx(divergence(student.eval(), teacher), rel=1e-4)
-    whole = Judge(teacher, HELD, "distill", 32, CPU)(student)
+    found = Judge(teacher, HELD, "both", batch_size, CPU)(student)
+    assert found.loss == pytest.approx(divergence(student.eval(), teacher, boxes=False), rel=1e-4)
+    whole = Judge(teacher, HELD, "both", 32, CPU)(student)
     assert (found.disagreement, found.accuracy_drop) == (whole.disagreement, whole.accuracy_drop)
+
+
+def test_distilled_classes_are_judged_on_images_with_boxes_too():
+    student, teacher = networks()
+    judge = Judge(teacher, HELD, "distill", 16, CPU)
+    found = judge(student)
+    assert found.loss == pytest.approx(divergence(student.eval(), teacher), rel=1e-4)
+    assert found.loss != pytest.approx(divergence(student, teacher, boxes=False), rel=1e-3)
+    assert judge(student) == found
+    plain = Judge(teacher, HELD, "both", 16, CPU)(student)
+    assert (found.disagreement, found.accuracy_drop) == (plain.disagreement, plain.accuracy_drop)
 
 
 def test_the_original_diverges_from_itself_in_nothing():
