@@ -52,6 +52,7 @@ def fill(disk: Path) -> Path:
     return junk
 
 
+@pytest.mark.slow
 def test_a_job_outlives_a_disk_that_is_full_for_a_while(
     bench: Bench, worker_process: StartWorker, small_disk: Path, faults_table: Table, settings: Settings
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_job_outlives_a_disk_that_is_full_for_a_while(
     )
 
 
+@pytest.mark.slow
 def test_a_job_on_a_disk_that_stays_full_ends_and_says_so(
     bench: Bench, worker_process: StartWorker, small_disk: Path, faults_table: Table
 ) -> None:

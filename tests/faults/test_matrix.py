@@ -72,7 +72,6 @@ BY_DEFAULT = {
     ("worker, SIGTERM", "calibrate"),
     ("web", "verify"),
     ("valkey, data wiped", "decompose"),
-    ("postgres", "export"),
 }
 
 
