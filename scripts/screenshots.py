@@ -66,6 +66,14 @@ def run_example(page: Page, folder: Path) -> str:
     return re.sub(r"^https?://[^/]+", "", page.url)
 
 
+def plan(page: Page) -> None:
+    """The network's page with a plan on it; after the first look it is there by itself."""
+    page.wait_for_load_state("networkidle")
+    if page.locator("#planned").is_hidden():
+        page.get_by_role("button", name="Plan", exact=True).click()
+    page.locator("#sensitivity canvas").wait_for(timeout=JOB_MILLISECONDS)
+
+
 def take(browser: Browser, look: Look, url: str, sign_in: str, folder: Path, job: str | None) -> str:
     page = open_page(browser, look)
     page.goto(url)
@@ -77,6 +85,7 @@ def take(browser: Browser, look: Look, url: str, sign_in: str, folder: Path, job
         page.goto(url + path)
         if name == "model":
             page.locator(".rows a.title").first.click()
+            plan(page)
         page.wait_for_load_state("networkidle" if name == "docs" else "load")
         page.evaluate("document.fonts.ready")
         page.wait_for_timeout(400)  # curves are drawn in the next frame

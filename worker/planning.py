@@ -196,7 +196,9 @@ def _predicted(known: kept.Known, solved: Solved) -> Document:
 def _answers(outlook: Outlook | None, error: float) -> Document:
     if outlook is None:
         return {}
-    return {"agreement": 1 - outlook.answers_changed(error), "accuracy_drop": outlook.accuracy_lost(error)}
+    lost = outlook.accuracy_lost(error)
+    drop = None if lost is None else max(0.0, lost)  # less than nothing is the sample's chance
+    return {"agreement": 1 - outlook.answers_changed(error), "accuracy_drop": drop}
 
 
 def _layers(numbers: Numbers, solved: Solved) -> list[Document]:

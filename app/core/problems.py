@@ -209,6 +209,9 @@ PROBLEM_SCHEMA: Final[dict[str, Any]] = {
         "quota": {"type": "string", "description": "stored_bytes or active_jobs: which one is used up."},
         "used": {"type": "number"},
         "needed": {"type": "number"},
-        "achievable": {"type": "object"},
+        "achievable": {
+            "type": "number",
+            "description": "The smallest share of what the target is about that can be reached.",
+        },
     },
 }

@@ -23,7 +23,7 @@ from app.jobs.schemas import show_job
 from app.models import repository as models
 from app.models import service as model_service
 from app.models.schemas import show_model
-from app.web import example, job_view, queries
+from app.web import example, job_view, queries, wording
 from app.web.rendering import STATIC, render
 
 router = APIRouter(include_in_schema=False)
@@ -157,15 +157,31 @@ def model_list(unit: UnitOfWork, caller: Reader, after: str | None = None) -> Re
 def model_page(model_id: str, unit: UnitOfWork, caller: Reader) -> Response:
     row = model_service.get(unit, caller, model_id)
     layers = row.layers or []
-    costs = [layer["macs"] for layer in layers]
+    macs, params = ([layer[unit_] for layer in layers] for unit_ in ("macs", "params"))
+    ready_data, _ = datasets.page_of(unit.session, caller.owner_id, PageQuery(limit=_CHOICES), "ready")
+    model, data = _plain(show_model(row)), [_plain(show_dataset(one)) for one in ready_data]
+    able = row.status == "ready" and any(layer["compressible"] for layer in layers)
     return render(
         "model.html",
         here="/models",
-        model=_plain(show_model(row)),
+        model=model,
         layers=layers,
-        total=sum(costs),
-        largest=max(costs, default=1) or 1,
+        total=sum(macs),
+        largest=max(macs, default=1) or 1,
+        total_params=sum(params),
+        largest_params=max(params, default=1) or 1,
+        plannable=able and caller.may("write"),
+        reasons=wording.REASONS,
+        datasets=data,
+        chosen_dataset=next((one["id"] for one in data if able and _fits(one, model)), ""),
     )
+
+
+def _fits(dataset: Document, model: Document) -> bool:
+    """Whether the images look like the network's own: as many channels, and as many classes as scores."""
+    channels, outputs = model["input"]["shape"][0], model["summary"]["outputs"]
+    image = dataset["image"]
+    return (image is None or image[2] == channels) and bool([dataset["classes"]] == outputs)
 
 
 @router.get("/datasets")

@@ -93,7 +93,6 @@ def environment() -> Environment:
         wording.reason,
         wording.form,
         wording.warning,
-        wording.measure,
     ):
         env.filters[function.__name__] = function
     env.filters |= {

@@ -46,6 +46,7 @@ REASONS: Final = {
     "not_reached": "No calibration image reaches it",
     "excluded": "Left out on request",
     "not_requested": "The request names ranks for other layers only",
+    "kept_as_asked": "Asked to stay; its weights may follow what comes before it",
     "not_cheaper": "At this rank two layers would cost at least as much",
     "not_faster": "No pair was timed faster than the layer itself",
     "kept_by_budget": "The budget is met at less harm by shrinking other layers",
@@ -83,16 +84,6 @@ TARGETS: Final = {
     "expansion": "filters per channel",
     "ranks": "given ranks",
 }
-
-MEASURES: Final = {
-    "macs": "of the operations",
-    "params": "of the parameters",
-    "latency": "of the time",
-}  # in `achievable`
-
-
-def measure(code: str | None) -> str:
-    return MEASURES.get(code or "", plain(code).lower())
 
 
 def plain(code: str | None) -> str:

@@ -222,3 +222,16 @@ def test_a_model_in_use_keeps_its_plans(client: TestClient, services: Services) 
     add_job(services, model)
     assert client.delete(f"/v1/models/{model}").status_code == 409
     assert client.get(f"/v1/plans/{plan}").status_code == 200
+
+
+@pytest.mark.parametrize("status", ["inspecting", "rejected", "ready"])
+def test_a_networks_page_offers_a_plan_once_it_is_ready(
+    client: TestClient, services: Services, status: str
+) -> None:
+    dataset = add_dataset(services)
+    known = {} if status == "ready" else {"input": None, "summary": None, "layers": None}
+    model = add_model(services, status=status, **known)
+    page = client.get(f"/models/{model}", headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    assert (f'data-model="{model}"' in page.text) == (status == "ready")
+    assert (f'<option value="{dataset}" selected>' in page.text) == (status == "ready")

@@ -1,6 +1,6 @@
 // Curves with uPlot (a global of its own script). Colours come from the style sheet, so dark mode is one redraw.
 
-function colour(name) {
+export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 

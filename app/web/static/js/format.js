@@ -27,6 +27,21 @@ export function duration(seconds) {
   return minutes ? `${minutes}\u00a0min ${rounded % 60}\u00a0s` : `${rounded}\u00a0s`;
 }
 
+export function percent(share, digits = 1) {
+  return `${(share * 100).toFixed(digits)}\u00a0%`;
+}
+
+// A difference of two accuracies, with its sign.
+export function points(difference) {
+  const rounded = Math.round(difference * 1e4) / 100;
+  const sign = rounded > 0 ? "+" : rounded < 0 ? "−" : "±";
+  return `${sign}${rounded === 0 ? "0" : Math.abs(rounded).toFixed(2)}\u00a0points`;
+}
+
+export function decibels(value) {
+  return `${value.toFixed(1)}\u00a0dB`;
+}
+
 function threeDigits(value) {
   const magnitude = Math.abs(value);
   if (magnitude >= 99.95) return value.toFixed(0);
