@@ -22,6 +22,7 @@ from app.storage.blobs import Staged
 from app.storage.keys import PIECES, piece_key, pieces_prefix, staging_key
 
 BLOCK_BYTES: Final = 8 << 20  # of reads and writes; S3 wants parts of 5 MiB or more
+BUFFERS: Final = 2  # of a writer: one fills while another goes out; obstore's own 12 would be 100 MB
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Pieces:
 
     def _join(self, pieces: Sequence[Piece], key: str) -> str:
         digest = hashlib.sha256()
-        writer = obstore.open_writer(self._backend, key, buffer_size=BLOCK_BYTES)
+        writer = obstore.open_writer(self._backend, key, buffer_size=BLOCK_BYTES, max_concurrency=BUFFERS)
         try:
             for block in self.read(pieces):
                 digest.update(block)

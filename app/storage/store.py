@@ -22,7 +22,7 @@ from obstore.store import LocalStore, MemoryStore, from_url
 
 from app.storage.blobs import Blob, Staged, Stored
 from app.storage.keys import OBJECTS, STAGING, hash_of, object_key, staging_key
-from app.storage.pieces import Pieces
+from app.storage.pieces import BUFFERS, Pieces
 
 __all__ = ["Blob", "ObjectStore", "Staged", "Store", "Stored", "memory_store", "open_store"]
 
@@ -107,7 +107,9 @@ class ObjectStore:
 
     async def stage(self, chunks: AsyncIterator[bytes]) -> Staged:
         key = staging_key(secrets.token_hex(16))
-        writer = obstore.open_writer_async(self._backend, key, buffer_size=_BUFFER_BYTES)
+        writer = obstore.open_writer_async(
+            self._backend, key, buffer_size=_BUFFER_BYTES, max_concurrency=BUFFERS
+        )
         digest, size = hashlib.sha256(), 0
         try:
             async for block in _blocks(chunks):

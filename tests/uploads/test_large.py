@@ -34,8 +34,13 @@ def web(settings: Settings, tmp_path: Path) -> Iterator[WebService]:
         yield service
 
 
+def _forget_peak(process: Any) -> None:
+    """Let the kernel count from here on."""
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
 def _peak_rss(process: Any) -> int:
-    """The most memory that a process ever had, as the kernel counts it."""
+    """The most memory that a process has had since, as the kernel counts it."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
 
@@ -47,6 +52,7 @@ def _send_both_ways(web: WebService, size: int) -> dict[str, Any]:
     assert web.web.process is not None
     hashes = set()
     for name, send in (("form", sender.form), ("tus", sender.tus)):
+        _forget_peak(web.web.process)
         before = psutil.Process(web.web.process.pid).memory_info().rss
         with Latencies(sender) as others:
             made = send("/v1/datasets", "zeros.npz", size, Sparse(size).chunks())
@@ -62,6 +68,7 @@ def _send_both_ways(web: WebService, size: int) -> dict[str, Any]:
 
 def test_a_third_of_a_gigabyte_leaves_the_memory_small_and_others_served(web: WebService) -> None:
     found = _send_both_ways(web, 300_000_000)
+    print(json.dumps(found, indent=1))
     for way in ("form", "tus"):
         assert found[way]["others"]["worst_ms"] < 20_000  # served, not kept waiting for the whole upload
 
