@@ -70,7 +70,7 @@ def test_requests_are_counted_by_route_and_invented_methods_make_no_series(clien
     for _ in range(3):
         client.get("/v1/models/model_a")
     client.get("/nowhere/at/all")
-    client.get("/static/app.css")
+    client.get("/static/css/base.css")
     client.request("INVENTED", "/v1/models")
     text = client.get("/metrics").text
     route = {"method": "GET", "route": "/v1/models/{model_id}"}
@@ -80,7 +80,7 @@ def test_requests_are_counted_by_route_and_invented_methods_make_no_series(clien
     assert value(text, "basisconv_http_requests_total", method="other") == 1
     assert "INVENTED" not in text
     assert "model_a" not in text
-    assert "app.css" not in text
+    assert "base.css" not in text
     assert value(text, "basisconv_http_requests_in_progress") == 1  # the one that asks
 
 
