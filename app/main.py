@@ -23,6 +23,7 @@ from app.core.metrics import Metrics
 from app.core.problems import install_handlers
 from app.core.queue import CeleryDoorbell, Doorbell
 from app.core.rate import MemoryMeter, SteadyMeter, ValkeyMeter
+from app.core.rounds import Rounds
 from app.core.settings import Settings
 from app.core.unit import Services
 from app.jobs.gauge import families as work_families
@@ -89,23 +90,12 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The bus, the reaper, the sweeper and the janitor live as long as the process serves."""
+    """The bus and what comes round live as long as the process serves."""
     services: Services = app.state.services
     stop = threading.Event()
-    reaper = Reaper(
-        services.sessions,
-        services.store,
-        services.doorbell,
-        services.clock,
-        services.settings,
-        services.publisher,
-        services.metrics.work,
-    )
-    sweeper = Sweeper(services.sessions, services.store, services.clock, services.settings)
-    janitor = Janitor(services.sessions, services.store, services.clock, services.settings)
     threads = [
-        threading.Thread(target=part.run, args=(stop,), name=name, daemon=True)
-        for name, part in (("reaper", reaper), ("sweeper", sweeper), ("janitor", janitor))
+        threading.Thread(target=part.run, args=(stop,), name=part.name, daemon=True)
+        for part in rounds_of(services)
     ]
     for thread in threads:
         thread.start()
@@ -121,6 +111,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await run_in_threadpool(thread.join, 5)
         services.publisher.close()
         services.engine.dispose()
+
+
+def rounds_of(services: Services) -> list[Rounds]:
+    """What comes round in this process or in one of its siblings."""
+    sessions, store, clock = services.sessions, services.store, services.clock
+    settings = services.settings
+    counted = services.metrics.work
+    return [
+        Reaper(sessions, store, services.doorbell, clock, settings, services.publisher, counted),
+        Sweeper(sessions, store, clock, settings),
+        Janitor(sessions, store, clock, settings),
+    ]
 
 
 def _show_figures(services: Services, looked_at: readiness.Readiness) -> None:

@@ -1,23 +1,19 @@
-"""Looks for work that lost its worker or its message, and hands it on.
-
-Runs in a thread of the web process; of several web processes only the one that gets the advisory lock sweeps.
-"""
+"""Looks for work that lost its worker or its message, and hands it on."""
 
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from threading import Event
 from typing import Any, Final, Protocol
 
 import structlog
-from sqlalchemy import func, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
 from app.core.errors import WorkerLost
 from app.core.metrics import NO_CODE, WorkMetrics
 from app.core.queue import Doorbell, TaskName
+from app.core.rounds import Rounds
 from app.core.settings import Settings
 from app.datasets.tables import Dataset
 from app.jobs import checkpoints, leases
@@ -30,7 +26,6 @@ from app.storage.store import Store
 
 Leasable = leases.Short | type[Job]
 
-ADVISORY_LOCK: Final = 0x42617369  # "Basi": any constant that nothing else in this database uses
 LOST_AT_ONCE: Final = 200
 # Rung again per round, oldest first: enough to wake idle workers, and a long queue does not flood the broker.
 RUNG_AT_ONCE: Final = 50
@@ -50,7 +45,10 @@ class Waker(Protocol):
     def wake(self, job_id: str) -> None: ...
 
 
-class Reaper:
+class Reaper(Rounds):
+    name = "reaper"
+    lock = 0x42617369  # "Basi"
+
     def __init__(
         self,
         sessions: sessionmaker[Session],
@@ -62,10 +60,9 @@ class Reaper:
         metrics: WorkMetrics | None = None,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._sessions = sessions
+        super().__init__(sessions, clock, settings.reaper_seconds)
         self._store = store
         self._doorbell = doorbell
-        self._clock = clock
         self._settings = settings
         self._waker = waker
         self._metrics = metrics or WorkMetrics()
@@ -75,29 +72,13 @@ class Reaper:
         }
         self._retries = leases.Retries(settings.max_attempts, settings.retry_seconds)
 
-    def run(self, stop: Event) -> None:
-        """Sweep every `reaper_seconds` until `stop`; a database or broker that is away costs a round."""
-        while not stop.is_set():
-            try:
-                self.sweep()
-            except SQLAlchemyError as error:
-                log.warning("reaper.round_lost", error=type(error).__name__)
-            except Exception:  # this thread must outlive whatever a round can meet
-                log.exception("reaper.round_failed")
-            stop.wait(self._settings.reaper_seconds)
-
-    def sweep(self) -> None:
-        """One round; nothing when another process holds the lock."""
-        with self._sessions.begin() as guard:
-            if not guard.scalar(select(func.pg_try_advisory_xact_lock(ADVISORY_LOCK))):
-                return
-            now = self._clock.now()
-            self._hand_on_jobs(now)
-            for table, _ in SHORT_WORK:
-                self._hand_on_short(table, now)
-            self._ring_jobs(now)
-            for table, task in SHORT_WORK:
-                self._ring_short(table, task, now)
+    def _round(self, now: datetime) -> None:
+        self._hand_on_jobs(now)
+        for table, _ in SHORT_WORK:
+            self._hand_on_short(table, now)
+        self._ring_jobs(now)
+        for table, task in SHORT_WORK:
+            self._ring_short(table, task, now)
 
     def _hand_on_jobs(self, now: datetime) -> None:
         with self._sessions.begin() as session:

@@ -1,20 +1,19 @@
 """Deletes what nobody needs any more: jobs past their time, objects without rows, uploads that never came.
 
-Runs in a thread of the web process; of several web processes one sweeps at a time. Every deletion is decided
-under a lock or by age, so that a sweep at the wrong moment, or two at once, take nothing that is in use.
+Every deletion is decided under a lock or by age, so that a sweep at the wrong moment, or two at once, take
+nothing that is in use.
 """
 
 from datetime import datetime, timedelta
-from threading import Event
 from typing import Final
 
 import structlog
-from sqlalchemy import delete, func, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import delete
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core import idempotency
 from app.core.clock import Clock
+from app.core.rounds import Rounds
 from app.core.settings import Settings
 from app.jobs import checkpoints
 from app.jobs.retention import expire_jobs
@@ -23,7 +22,6 @@ from app.plans.retention import expire_plans
 from app.storage.references import lock_object, referenced
 from app.storage.store import Store, Stored
 
-ADVISORY_LOCK: Final = 0x4A616E69  # "Jani": any constant that nothing else in this database uses
 STALE_UPLOAD: Final = timedelta(days=1)  # longer than any upload takes
 # Objects are stored before their row: one that is younger may be about to get its own. The lock of an object
 # decides; this only spares work.
@@ -32,51 +30,37 @@ ORPHAN_AGE: Final = timedelta(hours=1)
 log = structlog.get_logger(__name__)
 
 
-class Janitor:
+class Janitor(Rounds):
+    name = "janitor"
+    lock = 0x4A616E69  # "Jani"
+
     def __init__(
         self, sessions: sessionmaker[Session], store: Store, clock: Clock, settings: Settings
     ) -> None:
-        self._sessions = sessions
+        super().__init__(sessions, clock, settings.sweep_seconds)
         self._store = store
-        self._clock = clock
         self._settings = settings
 
-    def run(self, stop: Event) -> None:
-        """Sweep every `sweep_seconds` until `stop`; servers that are away cost a round."""
-        while not stop.is_set():
-            try:
-                self.sweep()
-            except SQLAlchemyError as error:
-                log.warning("janitor.round_lost", error=type(error).__name__)
-            except Exception:  # this thread must outlive whatever a round can meet
-                log.exception("janitor.round_failed")
-            stop.wait(self._settings.sweep_seconds)
-
-    def sweep(self) -> None:
-        """One round; nothing when another process is at it."""
-        with self._sessions.begin() as guard:
-            if not guard.scalar(select(func.pg_try_advisory_xact_lock(ADVISORY_LOCK))):
-                return
-            now = self._clock.now()
-            jobs = plans = 0
-            if self._settings.retention_days:
-                kept = timedelta(days=self._settings.retention_days)
-                jobs = expire_jobs(self._sessions, self._store, now - kept)
-                plans = expire_plans(self._sessions, now - kept)
-            uploads = self._store.clear_staging(now - STALE_UPLOAD)
-            objects, size = sweep_orphans(self._sessions, self._store, now - ORPHAN_AGE)
-            keep = timedelta(hours=self._settings.keep_lost_hours)
-            left = checkpoints.sweep(self._sessions, self._store, now, keep)
-            self._forget(now)
-            log.info(
-                "janitor.swept",
-                jobs=jobs,
-                plans=plans,
-                uploads=uploads,
-                objects=objects,
-                bytes=size,
-                checkpoints=left,
-            )
+    def _round(self, now: datetime) -> None:
+        jobs = plans = 0
+        if self._settings.retention_days:
+            kept = timedelta(days=self._settings.retention_days)
+            jobs = expire_jobs(self._sessions, self._store, now - kept)
+            plans = expire_plans(self._sessions, now - kept)
+        uploads = self._store.clear_staging(now - STALE_UPLOAD)
+        objects, size = sweep_orphans(self._sessions, self._store, now - ORPHAN_AGE)
+        keep = timedelta(hours=self._settings.keep_lost_hours)
+        left = checkpoints.sweep(self._sessions, self._store, now, keep)
+        self._forget(now)
+        log.info(
+            "janitor.swept",
+            jobs=jobs,
+            plans=plans,
+            uploads=uploads,
+            objects=objects,
+            bytes=size,
+            checkpoints=left,
+        )
 
     def _forget(self, now: datetime) -> None:
         """Rows that have had their time."""

@@ -18,7 +18,7 @@ from app.jobs import events
 from app.jobs.tables import Job, JobEvent
 from app.keys.tables import IdempotencyRecord, Reservation
 from app.plans.tables import Measurement, Plan
-from app.storage.janitor import ADVISORY_LOCK, ORPHAN_AGE, STALE_UPLOAD, Janitor, sweep_orphans
+from app.storage.janitor import ORPHAN_AGE, STALE_UPLOAD, Janitor, sweep_orphans
 from app.storage.keys import object_key
 from app.storage.references import OBJECTS, lock_object
 from tests.api.conftest import HandClock
@@ -326,7 +326,7 @@ def test_answers_and_reservations_that_had_their_time_go(services: Services, clo
 def test_of_two_janitors_only_the_one_with_the_lock_sweeps(services: Services) -> None:
     sha256 = _orphan(services)
     with services.sessions.begin() as other:
-        other.scalar(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        other.scalar(select(func.pg_advisory_xact_lock(Janitor.lock)))
         _janitor(services).sweep()
         assert services.store.exists(sha256)
     _janitor(services).sweep()

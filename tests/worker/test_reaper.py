@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.queue import TaskName
 from app.core.settings import Settings
-from app.jobs.reaper import ADVISORY_LOCK, RUNG_AT_ONCE, Reaper
+from app.jobs.reaper import RUNG_AT_ONCE, Reaper
 from app.jobs.tables import Job, JobEvent
 from app.models.tables import Model
 from app.storage.store import memory_store
@@ -207,7 +207,7 @@ def test_uploads_that_lost_their_worker_or_their_message_are_handed_on_too(bench
 def test_of_two_reapers_only_the_one_with_the_lock_sweeps(bench: Bench) -> None:
     job_id = bench.add(**lost())
     with bench.sessions.begin() as other:
-        other.scalar(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        other.scalar(select(func.pg_advisory_xact_lock(Reaper.lock)))
         bench.look_twice()
         assert bench.job(job_id).status == "running"
     bench.look_twice()
