@@ -4,13 +4,18 @@ export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function axes(percent) {
-  const common = {
+// What the axes of every plot look like.
+export function axisStyle() {
+  return {
     stroke: () => colour("--muted"),
     font: "12px 'Plex Sans', sans-serif",
     grid: { stroke: () => colour("--line"), width: 1 },
     ticks: { show: false },
   };
+}
+
+function axes(percent) {
+  const common = axisStyle();
   const values = percent
     ? (_, ticks) => ticks.map((value) => `${Number((value * 100).toFixed(1))} %`)
     : (_, ticks) => ticks.map((value) => String(Number(value.toPrecision(3))));
