@@ -75,6 +75,15 @@ def _time(original: Runner, compressed: Runner, shape: tuple[int, int, int], siz
 
 
 def figures(timings: list[Timing], name: str) -> dict[str, Any]:
-    """`latency_ms` of the result: medians, null at batch sizes that the file does not take."""
-    found: dict[str, Any] = {f"batch_{size}": None for size in BATCHES}
-    return found | {f"batch_{t.batch}": round(getattr(t, name).median_ms, 4) for t in timings}
+    """A network's medians and half the range of their middle 50 %; null at batch sizes the file refuses."""
+    none: dict[str, float | None] = {f"batch_{size}": None for size in BATCHES}
+    timed = {f"batch_{t.batch}": getattr(t, name) for t in timings}
+    return {
+        "latency_ms": none | {key: round(one.median_ms, 4) for key, one in timed.items()},
+        "latency_spread_ms": none | {key: round(one.spread_ms, 4) for key, one in timed.items()},
+    }
+
+
+def repeats(timings: list[Timing]) -> dict[str, int]:
+    """How often each network was run at each batch size."""
+    return {f"batch_{t.batch}": t.repeats for t in timings}

@@ -42,7 +42,12 @@ class Figures(Measured):
     params: int
     learnable_params: int | None = None
     bytes: int | None = None
-    latency_ms: dict[str, float | None] | None = None
+    latency_ms: dict[str, float | None] | None = Field(
+        None, description="Median by batch size; null at sizes that the file does not take."
+    )
+    latency_spread_ms: dict[str, float | None] | None = Field(
+        None, description="Half the range of the middle 50 % of the same measurements."
+    )
 
 
 class LayerResult(Measured):
@@ -118,6 +123,9 @@ class JobResult(Measured):
     compressed: Figures
     target_met: bool
     device: str
+    latency_repeats: dict[str, int] | None = Field(
+        None, description="How often each network was timed, by batch size, the two in turns."
+    )
     seconds: dict[str, float]
     peak_bytes: dict[str, int] | None = Field(
         None, description="The most memory of the machine that each stage held at once."

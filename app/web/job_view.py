@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from app.web import wording
+from app.jobs.checks import most_rank
+from app.web import figures, wording
 from app.web.formatting import (
     count,
     decibels,
@@ -157,27 +158,37 @@ def _begun(events: Sequence[Document]) -> dict[str, str]:
     return begun
 
 
-def result_view(result: Document, model_layers: Sequence[Document]) -> dict[str, Any]:
-    """The result with everything formatted."""
+def result_view(job: Document, model_layers: Sequence[Document]) -> dict[str, Any]:
+    """The job's result with everything formatted."""
+    result: Document = job["result"]
     before = {layer["name"]: layer for layer in model_layers}
     layers = [_layer(layer, before.get(layer["name"], {})) for layer in result.get("layers") or []]
+    basis = (job.get("compression") or {}).get("basis")
+    names = wording.NETWORKS.get(str(job.get("kind")), wording.NETWORKS["compress"])
     return {
         "facts": facts(result),
         "rows": rows(result),
         "search": search(result),
         "layers": layers,
+        "layer_chart": figures.layer_chart(layers, basis),
+        "kept_label": figures.kept_label(basis),
+        "latency": figures.latency_chart(result, names),
+        "latency_repeats": result.get("latency_repeats") or {},
         "replaced": sum(1 for layer in layers if layer["replaced"]),
         "device": {"cpu": "the CPU", "cuda": "the GPU"}.get(str(result.get("device")), result.get("device")),
+        "threads": result.get("threads"),
     }
 
 
 def _layer(layer: Document, before: Document) -> dict[str, Any]:
-    """A layer's outcome beside what it was. Only the paper's form has the full rank that the table names."""
+    """A layer's outcome beside what it was, with the full rank of the form that it got."""
+    most = most_rank(before, str(layer.get("form"))) if before and layer.get("replaced") else None
     return {
         **layer,
-        "max_rank": before.get("max_rank") if layer.get("form") == "basis" else None,
+        "max_rank": most,
         "macs_before": before.get("macs"),
         "kept": ratio(layer.get("macs"), before.get("macs")),
+        "fit": None if layer.get("error") is None else max(0.0, 1 - layer["error"]),
     }
 
 
@@ -227,10 +238,20 @@ def rows(result: Document) -> list[Row]:
         _row("Parameters stored", [c.get("params") for c in columns], count, _share_note),
         _row("Parameters that learn", [c.get("learnable_params") for c in columns], count, _share_note),
         _row("File", [c.get("bytes") for c in columns], size, _share_note),
-        _row("Latency, one image", [_latency(c, "batch_1") for c in columns], milliseconds, _speed_note),
-        _row("Latency, 32 images", [_latency(c, "batch_32") for c in columns], milliseconds, _speed_note),
     ]
+    found += [_latency_row(columns, key) for key in _timed(columns)]
     return [row for row in found if row is not None]
+
+
+def _timed(columns: Sequence[Document]) -> list[str]:
+    """The batch sizes at which anything was timed."""
+    return list(dict.fromkeys(key for column in columns for key in column.get("latency_ms") or {}))
+
+
+def _latency_row(columns: Sequence[Document], key: str) -> Row | None:
+    words = figures.batch_words(key)
+    values = [_latency(column, key) for column in columns]
+    return _row(f"Time, {words[0].lower()}{words[1:]}", values, milliseconds, _speed_note)
 
 
 def search(result: Document) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """The browser's pages: rendered here, kept alive by htmx and the event stream, all data as REST shows it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -46,12 +46,16 @@ def home(
     token: str | None = None,
     model: str = "",
     dataset: str = "",
+    job: str = "",
 ) -> Response:
-    """The form; a sign-in page for strangers; the sign-in link's target."""
+    """The form, filled with a job that was sent before; a sign-in page for strangers and by its link."""
     if token is not None:
         return security.sign_in_by_token(services, token)
     caller = security.holding(security.current_owner(request), "read")
-    return _form(services, unit, caller, model, dataset)
+    if not job:
+        return _form(services, unit, caller, Choice(model, dataset))
+    again = _plain(show_job(job_service.get(unit, caller, job)))
+    return _form(services, unit, caller, Choice(again["model"], again["dataset"] or "", again))
 
 
 @router.post("/sign-in", dependencies=[OPEN])
@@ -78,24 +82,38 @@ def sign_out(request: Request) -> Response:
 # The pages
 
 
-def _form(services: Services, unit: Unit, caller: Caller, chosen_model: str, chosen_dataset: str) -> Response:
-    owner, session = caller.owner_id, unit.session
-    ready_models, _ = models.page_of(session, owner, PageQuery(limit=_CHOICES), "ready")
-    ready_data, _ = datasets.page_of(session, owner, PageQuery(limit=_CHOICES), "ready")
+@dataclass(frozen=True)
+class Choice:
+    """What the form shows chosen: ids, and the job that is to be run again."""
+
+    model: str = ""
+    dataset: str = ""
+    again: Document | None = None
+
+
+def _form(services: Services, unit: Unit, caller: Caller, chosen: Choice) -> Response:
     recent, _ = _job_page(unit, caller, PageQuery(limit=_RECENT))
     settings = services.settings
     return render(
         "home.html",
         here="/",
-        models=[_plain(show_model(row)) for row in ready_models],
-        datasets=[_plain(show_dataset(row)) for row in ready_data],
+        models=_choices(unit, caller, models, chosen.model, show_model),
+        datasets=_choices(unit, caller, datasets, chosen.dataset, show_dataset),
         jobs=recent,
         busy=any(job["active"] for job in recent),
         limits={"model": settings.max_model_bytes, "dataset": settings.max_dataset_bytes},
         example=example.available() and caller.may("write"),
-        chosen_model=chosen_model,
-        chosen_dataset=chosen_dataset,
+        chosen=chosen,
     )
+
+
+def _choices(unit: Unit, caller: Caller, repository: Any, chosen: str, show: Any) -> list[Document]:
+    """The newest that are ready, and the chosen one however old it is."""
+    rows, _ = repository.page_of(unit.session, caller.owner_id, PageQuery(limit=_CHOICES), "ready")
+    if chosen and all(row.id != chosen for row in rows):
+        older = repository.find(unit.session, caller.owner_id, chosen)
+        rows = [*rows, *([older] if older is not None and older.status == "ready" else [])]
+    return [_plain(show(row)) for row in rows]
 
 
 @router.post("/example")
@@ -131,7 +149,7 @@ def job_page(job_id: str, services: ServicesOf, unit: UnitOfWork, caller: Reader
         dataset=None if dataset is None else _plain(show_dataset(dataset)),
         stages=job_view.stages(document, events),
         last_event=last_event,
-        result=None if result is None else job_view.result_view(result, model.layers or []),
+        result=None if result is None else job_view.result_view(document, model.layers or []),
         files=job_view.files([_plain(show_artifact(artifact)) for artifact in made], result),
         has_curves=queries.has_curves(unit.session, row.id),
         request_text=job_view.request_text(services.settings.public_url, document),

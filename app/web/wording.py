@@ -66,7 +66,7 @@ WARNINGS: Final = {
     "target_missed": "The target was missed",
     "accuracy_limit_missed": "More accuracy was lost than the limit allows",
     "limit_not_judged": "The limit could not be judged",
-    "no_speed_up": "Smaller, but not faster on this machine",
+    "no_speed_up": "Smaller, but not faster everywhere",
     "no_smaller_network": "No smaller network was accurate enough",
     "few_held_back_images": "Few images to judge by",
     "nothing_replaced": "No layer was replaced",

@@ -57,13 +57,16 @@ FIGURES = {
     "learnable_params": 269722,
     "bytes": 1096000,
     "latency_ms": {"batch_1": 1.5, "batch_32": 30.0},
+    "latency_spread_ms": {"batch_1": 0.1, "batch_32": 1.5},
 }
+UNTIMED = {"latency_ms": None, "latency_spread_ms": None}
 RESULT = {
     "original": FIGURES,
-    "truncated": FIGURES | {"accuracy": 0.5, "agreement": 0.52, "bytes": None, "latency_ms": None},
+    "truncated": FIGURES | {"accuracy": 0.5, "agreement": 0.52, "bytes": None} | UNTIMED,
     "compressed": FIGURES | {"accuracy": 0.91, "agreement": 0.97, "macs": 20000000},
     "target_met": True,
     "device": "cpu",
+    "latency_repeats": {"batch_1": 100, "batch_32": 25},
     "seconds": {"decompose": 1.5},
     "peak_bytes": {"decompose": 400_000_000},
     "peak_device_bytes": None,

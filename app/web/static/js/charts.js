@@ -25,6 +25,21 @@ function axes(percent) {
   ];
 }
 
+const MOST_ROWS = 60; // of a curve's table: more is not read
+
+function cell(kind, text) {
+  const made = document.createElement(kind);
+  made.className = "num";
+  made.textContent = text;
+  return made;
+}
+
+function row(kind, texts) {
+  const made = document.createElement("tr");
+  made.append(...texts.map((text) => cell(kind, text)));
+  return made;
+}
+
 export class Curve {
   constructor(figure, { percent }) {
     this.figure = figure;
@@ -32,7 +47,26 @@ export class Curve {
     this.reference = null;
     this.points = new Map(); // step -> value: a replayed event changes nothing
     this.plot = null;
+    this.numbers = figure.querySelector("details.numbers");
+    this.numbers.addEventListener("toggle", () => this.fill());
     new ResizeObserver(() => this.resize()).observe(figure.querySelector(".plot"));
+  }
+
+  words(value) {
+    return this.percent ? `${(value * 100).toFixed(1)}\u00a0%` : value.toPrecision(3);
+  }
+
+  // The same as a table, for those who cannot see the curve; filled while it is open.
+  fill() {
+    if (!this.numbers.open) return;
+    const [steps, values] = this.data();
+    const every = Math.ceil(steps.length / MOST_ROWS);
+    const shown = [...steps.keys()].filter((at) => at % every === 0 || at === steps.length - 1);
+    const known = this.reference === null ? [] : [this.words(this.reference)];
+    this.numbers.querySelector("thead").replaceChildren(row("th", ["Step", "Value", ...known.map(() => "Original")]));
+    this.numbers.querySelector("tbody").replaceChildren(
+      ...shown.map((at) => row("td", [String(steps[at]), this.words(values[at]), ...known])),
+    );
   }
 
   add(step, value) {
@@ -61,7 +95,8 @@ export class Curve {
     this.figure.hidden = false;
     const data = this.data();
     const last = data[1].at(-1);
-    this.figure.querySelector("output").textContent = this.percent ? `${(last * 100).toFixed(1)} %` : last.toPrecision(3);
+    this.figure.querySelector("output").textContent = this.words(last);
+    this.fill();
     if (this.plot) this.plot.setData(data);
     else this.create(data);
   }

@@ -1,5 +1,6 @@
 // The form of the first page: choose or drop files, upload, wait for the inspector, send the job, follow it.
 
+import { fill, inWords, withRest } from "./again.js";
 import { ProblemError, call, inspected } from "./api.js";
 import { count, size, whole } from "./format.js";
 import { FieldError, classesBody, fieldOf, inputBody, jobBody } from "./request.js";
@@ -29,6 +30,25 @@ function clearProblems() {
   for (const field of fields) document.getElementById(`${field}-problem`).hidden = true;
   for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
 }
+
+// A job that is to be run again
+
+const NOTHING = { compression: {}, training: {}, limits: {} };
+let rest = NOTHING; // of its body, what no field shows
+
+function fillAgain() {
+  if (!form.hasAttribute("data-again")) return;
+  rest = fill(form, JSON.parse(form.getAttribute("data-again")));
+  form.removeAttribute("data-again"); // once: what is changed then stays
+  const words = inWords(rest);
+  document.querySelector("#again-rest [data-words]").textContent = words.join(", ");
+  document.getElementById("again-rest").hidden = !words.length;
+}
+
+document.getElementById("leave-out")?.addEventListener("click", () => {
+  rest = NOTHING;
+  document.getElementById("again-rest").hidden = true;
+});
 
 // Choosing files
 
@@ -183,7 +203,7 @@ function sameFile(kind, file, extra) {
 async function uploaded(kind, file) {
   const { path, fields: extras } = KINDS[kind];
   const extra = extras();
-  const limit = Number(form.dataset[kind === "model" ? "maxModel" : "maxDataset"]);
+  const limit = Number(form.getAttribute(`data-max-${kind}`)); // form.dataset is its field of that name
   if (file.size > limit) {
     throw new ProblemError({
       detail: `The file has ${size(file.size)}; the limit is ${size(limit)}.`,
@@ -286,7 +306,7 @@ form.addEventListener("submit", (event) => {
     report(error);
     return;
   }
-  run({}, (model, dataset) => jobBody(form, model.id, dataset?.id));
+  run({}, (model, dataset) => withRest(jobBody(form, model.id, dataset?.id), rest));
 });
 
 document.getElementById("example")?.addEventListener("submit", async (event) => {
@@ -313,6 +333,7 @@ async function showInterrupted() {
 
 window.addEventListener("pageshow", () => { // also when the browser brings the page back as it was left
   busy(false);
+  fillAgain();
   showTarget();
   showNormalisation();
   showBasis();

@@ -22,8 +22,12 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest?.("[data-copy]");
   if (!button) return;
   await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-  button.textContent = "Copied";
-  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  button.firstChild.data = "Copied";
+  document.getElementById("said").textContent = "Copied";
+  setTimeout(() => {
+    button.firstChild.data = "Copy";
+    document.getElementById("said").textContent = "";
+  }, 2000);
 });
 
 prepare(document);

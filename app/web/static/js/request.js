@@ -62,8 +62,16 @@ export function classesBody(form) {
   return Object.keys(classes).length ? classes : null;
 }
 
+// Lines such as "conv1 = 8", "conv2 = kx1_1xk 12" or "conv3 = dense".
 function ranks(text) {
-  const chosen = numbered(text, "target", "layer = rank");
+  const chosen = {};
+  for (const line of text.split("\n").map((part) => part.trim()).filter(Boolean)) {
+    const found = /^(.+?)\s*[=:\s]\s*(?:(basis|kx1_1xk|1xk_kx1)\s+)?(\d+|dense)$/.exec(line);
+    if (!found) throw new FieldError("target", `“${line}” is not of the form layer = rank.`);
+    const [, layer, form, rank] = found;
+    if (rank === "dense") chosen[layer] = { form: "dense" };
+    else chosen[layer] = form ? { form, rank: Number(rank) } : Number(rank);
+  }
   if (!Object.keys(chosen).length) throw new FieldError("target", "Give at least one line such as conv1 = 8.");
   return chosen;
 }
