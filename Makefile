@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHON
 
 .PHONY: help setup run demo test test-faults test-fuzz test-big-upload lint format migration-check migration openapi settings-doc \
-	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-finetune bench-latency pictures clean
+	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-service bench-finetune bench-latency pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -36,6 +36,9 @@ test-fuzz: setup ## hundreds of requests to each operation of the REST interface
 
 bench-headline: setup ## 5x fewer operations and 18x fewer learnable parameters at once on CIFAR-100; ARGS go to the script
 	$(BIN)/python benchmarks/cifar100_headline.py $(ARGS)
+
+bench-service: setup ## the service under load, beside bare uvicorn and bare Celery; five minutes on a calm machine
+	$(BIN)/python -m benchmarks.service $(ARGS)
 
 bench-finetune: setup ## fine-tuning's images per second beside a bare PyTorch loop's
 	$(BIN)/python -m benchmarks.finetune_throughput $(ARGS)

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.api import health, readiness
 from app.api.document import install_document
-from app.api.router import is_streamed, router
+from app.api.router import ROUTERS, is_streamed
 from app.core.board import Board
 from app.core.board import families as worker_families
 from app.core.clock import Clock, SystemClock
@@ -78,7 +78,8 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     )
     app.state.services = services
     app.state.readiness = readiness.readiness_of(services)
-    app.include_router(router)
+    for router in ROUTERS:
+        app.include_router(router)
     _include_pages(app)
     install_handlers(app)
     install_document(app)

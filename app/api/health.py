@@ -44,7 +44,7 @@ class ReadinessOut(BaseModel):
     troubles: list[TroubleOut]
 
 
-def readiness_of(request: Request) -> Readiness:
+async def readiness_of(request: Request) -> Readiness:
     readiness: Readiness = request.app.state.readiness
     return readiness
 

@@ -1,5 +1,7 @@
 """Everything under ``/v1``, and the health endpoints."""
 
+from typing import Final
+
 from fastapi import APIRouter
 
 from app.api import health
@@ -11,10 +13,18 @@ from app.models import endpoints as models
 from app.plans import endpoints as plans
 from app.uploads import endpoints as uploads
 
-router = APIRouter()
-for part in (health, uploads, models, datasets, plans, jobs, artifacts, keys):
-    router.include_router(part.router)
-router.include_router(keys.usage_router)
+# In this order an address is looked for, so what is asked most comes first.
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    jobs.router,
+    models.router,
+    datasets.router,
+    uploads.router,
+    plans.router,
+    artifacts.router,
+    health.router,
+    keys.router,
+    keys.usage_router,
+)
 
 
 def is_streamed(path: str) -> bool:

@@ -30,7 +30,7 @@ After = Annotated[str | None, Query(max_length=64, description="The id after whi
 Order = Annotated[Literal["asc", "desc"], Query(description="Oldest first or newest first.")]
 
 
-def page_query(after: After = None, limit: Limit = 20, order: Order = "desc") -> PageQuery:
+async def page_query(after: After = None, limit: Limit = 20, order: Order = "desc") -> PageQuery:
     return PageQuery(after=after, limit=limit, order=order)
 
 

@@ -7,7 +7,7 @@ session cookie names a key, so revoking the key ends its sessions too.
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -87,9 +87,8 @@ def current_owner(request: Request) -> Caller:
     Uses a short session of its own, so that no connection is held while the request waits for a thread.
     """
     services = get_services(request)
-    with services.sessions() as session:
+    with services.single_statements() as session:
         caller = _identify(request, services, session)
-        session.commit()
     request.state.key_id = caller.key_id  # for the log's line
     if caller.by_session:
         refuse_cross_site(request)
@@ -171,10 +170,10 @@ def _is_ours(origin: str, host: str | None, public_url: str) -> bool:
 
 
 @cache
-def require(scope: Scope) -> Callable[..., Caller]:
+def require(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     """FastAPI dependency: the caller, who must hold this scope. Every route declares one, or `OPEN`."""
 
-    def with_scope(
+    async def with_scope(
         caller: Annotated[Caller, Depends(current_owner)],
         _header: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=[scope])] = None,
         _session: Annotated[str | None, Security(_cookie, scopes=[scope])] = None,
@@ -205,7 +204,7 @@ def scraper(
         holding(current_owner(request), "read")
 
 
-def _open() -> None:
+async def _open() -> None:
     """Asks nothing of the caller."""
 
 

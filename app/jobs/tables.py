@@ -14,8 +14,8 @@ class Job(Leased, Base):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_owner_id_id", "owner_id", "id"),
-        Index("ix_jobs_owner_id_status", "owner_id", "status"),  # a quota counts few of many
-        Index("ix_jobs_status_rung_at", "status", "rung_at"),
+        Index("ix_jobs_owner_id_status_id", "owner_id", "status", "id"),  # lists by status, and quotas
+        Index("ix_jobs_status_created_at", "status", "created_at"),  # reaper and figures: oldest first
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -27,15 +27,15 @@ class Job(Leased, Base):
     batch_id: Mapped[str | None] = mapped_column(index=True)
     options: Mapped[dict[str, Any]]  # JobOptions, frozen when the job was accepted
     annotations: Mapped[dict[str, Any]]  # the user's own `metadata`
-    status: Mapped[str] = mapped_column(index=True)
+    status: Mapped[str]
     stage: Mapped[str | None]
     progress: Mapped[dict[str, Any]]
     warnings: Mapped[list[dict[str, Any]]]
     error: Mapped[dict[str, Any] | None]
     result: Mapped[dict[str, Any] | None]
-    created_at: Mapped[datetime] = mapped_column(index=True)
+    created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None] = mapped_column(index=True)  # what retention goes by
 
 
 class JobEvent(Base):

@@ -99,7 +99,10 @@ def test_what_waits_and_how_long_already(client: TestClient, services: Services,
     assert value(text, "basisconv_queue_oldest_seconds", work="dataset") == pytest.approx(60, abs=5)
     assert value(text, "basisconv_queue_length", work="model") == 0  # somebody has it
     assert value(text, "basisconv_queue_oldest_seconds", work="model") == 0
-    assert value(text, "basisconv_jobs", status="succeeded") == 1
+    assert value(text, "basisconv_jobs", status="queued") == 2
+    assert (
+        value(text, "basisconv_jobs", status="succeeded") is None
+    )  # basisconv_jobs_ended_total counts those
 
 
 def test_the_process_tells_its_connections_threads_memory_and_disks(

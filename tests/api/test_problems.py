@@ -1,7 +1,9 @@
 """Whatever goes wrong leaves as a problem with a request id."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -141,3 +143,15 @@ def test_every_answer_carries_the_security_headers(client: TestClient) -> None:
         assert headers["x-frame-options"] == "DENY"
         assert "default-src" in headers["content-security-policy"]
     assert client.get("/v1/models").headers["cache-control"] == "no-store"
+
+
+def test_more_requests_at_once_than_threads_and_connections_all_come_through(
+    live: httpx2.Client, services: Services
+) -> None:
+    """A request that holds a connection must never wait for a thread that waits for a connection."""
+    from tests.api.seeds import add_job, add_model
+
+    job = add_job(services, add_model(services))
+    with ThreadPoolExecutor(70) as pool:  # 40 threads, 20 connections; a deadlock ends with the pool's 503
+        found = pool.map(lambda _: live.get(f"/v1/jobs/{job}", timeout=120).status_code, range(140))
+        assert set(found) == {200}
