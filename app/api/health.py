@@ -13,11 +13,12 @@ from starlette.concurrency import run_in_threadpool
 from app.api.readiness import Checked, Readiness, State, Trouble, room
 from app.core import vitals
 from app.core.problems import raises
+from app.core.routes import OneThread
 from app.core.security import OPEN, scraper
 from app.core.settings import Settings
 from app.core.unit import Services, ServicesOf
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=OneThread)
 
 
 class Alive(BaseModel):

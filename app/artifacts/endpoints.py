@@ -12,10 +12,11 @@ from app.artifacts.schemas import ArtifactOut, show_artifact
 from app.artifacts.tables import Artifact
 from app.core.errors import NotFound, RangeNotSatisfiable
 from app.core.problems import raises
+from app.core.routes import OneThread
 from app.core.security import Caller, Reader
 from app.core.unit import ServicesOf, Unit, UnitOfWork
 
-router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"])
+router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"], route_class=OneThread)
 _BYTES: Final = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 

@@ -80,6 +80,20 @@ class Unit:
                 log.exception("follow_up.failed")
 
 
+@dataclass
+class RequestUnit(Unit):
+    """A request's, which knows what its end needs."""
+
+    services: Services = field(kw_only=True)
+    finished: bool = False
+
+    def finish(self) -> None:
+        with self.session as session:
+            session.commit()
+        self.finished = True
+        self.follow_up(self.services)
+
+
 def _forget_ring(sessions: sessionmaker[Session], row: Leased) -> None:
     """Mark the row as never rung, so that the reaper rings at once instead of after `ring_again_seconds`."""
     table = type(row)
@@ -115,16 +129,18 @@ async def services_of(request: Request) -> Services:
 async def request_unit(request: Request) -> AsyncIterator[Unit]:
     """The request's unit. Opened without a connection: no request holds one while it waits for a thread.
 
-    What :func:`transaction` does, with one trip to a thread for all that may wait for the database.
+    What :func:`transaction` does. A plain endpoint has finished it in its own thread already
+    (app/core/routes.py); here is what is left of it after an error, and of async endpoints.
     """
     services = get_services(request)
-    unit = Unit(services.sessions(), services.clock.now())
+    unit = RequestUnit(services.sessions(), services.clock.now(), services=services)
     try:
         yield unit
     except BaseException:
         await _outside_the_limit(unit.session.close)
         raise
-    await _outside_the_limit(lambda: _finish(services, unit))
+    if not unit.finished:
+        await _outside_the_limit(unit.finish)
 
 
 async def _outside_the_limit(action: Callable[[], None]) -> None:
@@ -132,12 +148,6 @@ async def _outside_the_limit(action: Callable[[], None]) -> None:
     one: were it to wait for a thread, nobody would ever go on."""
     with CancelScope(shield=True):
         await to_thread.run_sync(action, limiter=CapacityLimiter(1))
-
-
-def _finish(services: Services, unit: Unit) -> None:
-    with unit.session as session:
-        session.commit()
-    unit.follow_up(services)
 
 
 ServicesOf = Annotated[Services, Depends(services_of)]

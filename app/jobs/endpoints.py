@@ -14,6 +14,7 @@ from app.core.idempotency import IdempotencyKey, answer_once
 from app.core.ids import is_id
 from app.core.pagination import Limit, Listing, PageQuery, listing, page_query
 from app.core.problems import raises
+from app.core.routes import OneThread
 from app.core.security import Caller, Reader, Writer
 from app.core.unit import Services, ServicesOf, Unit, UnitOfWork, transaction
 from app.datasets import service as datasets
@@ -25,7 +26,7 @@ from app.jobs.states import ENDED, JobStatus
 from app.jobs.stream import follow
 from app.models import service as models
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=OneThread)
 
 _EVENT_STREAM: Final[dict[int | str, Any]] = {
     200: {

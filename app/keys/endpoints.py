@@ -9,13 +9,14 @@ from app.core.errors import IdempotencyConflict, NotFound
 from app.core.idempotency import IdempotencyKey, answer_once, fingerprint
 from app.core.pagination import Listing, PageQuery, listing, page_query
 from app.core.problems import invalid, raises
+from app.core.routes import OneThread
 from app.core.security import Admin, Reader
 from app.core.unit import ServicesOf, UnitOfWork
 from app.keys import quotas, repository, service
 from app.keys.schemas import KeyChange, KeyCreate, KeyOut, NewKeyOut, Pace, Share, UsageOut, show_key
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
-usage_router = APIRouter(tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=OneThread)
+usage_router = APIRouter(tags=["keys"], route_class=OneThread)
 
 
 @router.post("", status_code=201, response_model=NewKeyOut, responses=raises(IdempotencyConflict))

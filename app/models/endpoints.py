@@ -18,6 +18,7 @@ from app.core.errors import (
 from app.core.idempotency import IdempotencyKey, answer_once, earlier_answer
 from app.core.pagination import Listing, PageQuery, listing, page_query
 from app.core.problems import raises
+from app.core.routes import OneThread
 from app.core.security import Caller, Reader, Writer
 from app.core.unit import Services, ServicesOf, UnitOfWork, transaction
 from app.models import repository, service
@@ -36,7 +37,7 @@ from app.uploads.fields import json_field, parse_field, text_field
 from app.uploads.multipart import Upload, receive_upload
 from app.uploads.room import room_for_upload
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=OneThread)
 _ROUTE: Final = "POST /v1/models"
 _FIELDS: Final = frozenset({"name", "input", "architecture"})
 _FORM: Final = {

@@ -9,12 +9,13 @@ from app.core.idempotency import IdempotencyKey, answer_once
 from app.core.ids import is_id
 from app.core.pagination import Listing, PageQuery, listing, page_query
 from app.core.problems import raises
+from app.core.routes import OneThread
 from app.core.security import Reader, Writer
 from app.core.unit import UnitOfWork
 from app.plans import repository, service
 from app.plans.schemas import PlanCreate, PlanOut, show_plan, show_row
 
-router = APIRouter(prefix="/v1/plans", tags=["plans"])
+router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=OneThread)
 
 
 @router.post(

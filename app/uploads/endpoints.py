@@ -24,6 +24,7 @@ from app.core.errors import (
 from app.core.idempotency import IdempotencyKey, answer_once
 from app.core.pagination import Listing, PageQuery, listing, page_query
 from app.core.problems import raises
+from app.core.routes import OneThread
 from app.core.security import Caller, Reader, Writer
 from app.core.unit import Services, ServicesOf, UnitOfWork, transaction
 from app.uploads import documented, repository, service, tus
@@ -34,7 +35,7 @@ from app.uploads.schemas import UploadOut, show_upload
 from app.uploads.service import Turn
 
 PATH: Final = "/v1/uploads"
-router = APIRouter(prefix=PATH, tags=["uploads"])
+router = APIRouter(prefix=PATH, tags=["uploads"], route_class=OneThread)
 _WRITING: Final = (
     OffsetMismatch,
     UnsupportedTusVersion,

@@ -6,12 +6,14 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from starlette.concurrency import run_in_threadpool
 
 from app.artifacts import repository as artifacts
 from app.artifacts.schemas import show_artifact
 from app.core import security
 from app.core.errors import MalformedRequest, Problem, Unauthenticated
 from app.core.pagination import PageQuery
+from app.core.routes import OneThread
 from app.core.security import OPEN, Caller, Reader, Writer
 from app.core.unit import Services, ServicesOf, Unit, UnitOfWork, get_services
 from app.datasets import repository as datasets
@@ -26,7 +28,7 @@ from app.models.schemas import show_model
 from app.web import example, job_view, queries, wording
 from app.web.rendering import STATIC, render
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, route_class=OneThread)
 Document = dict[str, Any]
 
 _RECENT: Final = 6
@@ -68,7 +70,7 @@ async def sign_in(request: Request, services: ServicesOf) -> Response:
         if len(body) > _SIGN_IN_BYTES:
             raise MalformedRequest("This is no API key.")
     key = parse_qs(body.decode("utf-8", "replace")).get("key", [""])[0].strip()
-    return security.sign_in_by_key(services, key)
+    return await run_in_threadpool(security.sign_in_by_key, services, key)
 
 
 @router.post("/sign-out", dependencies=[OPEN])

@@ -1,9 +1,11 @@
 """Every route says who may call it, and holds to it."""
 
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 
 from app.api.access import Access, routes
@@ -72,3 +74,13 @@ def _guarded(app: FastAPI) -> list[Access]:
 
 def _filled(path: str) -> str:
     return path.replace("{", "").replace("}", "")
+
+
+def test_no_route_holds_a_connection_while_it_waits_for_a_thread(app: FastAPI) -> None:
+    """A plain endpoint in a router without `OneThread` does; see app/core/routes.py."""
+    plain = [
+        route.path
+        for route in iter_route_contexts(app.routes)
+        if getattr(route, "dependant", None) is not None and not iscoroutinefunction(route.endpoint)
+    ]
+    assert not plain, "APIRouter(…, route_class=OneThread)"
