@@ -23,7 +23,7 @@ def test_a_clock_that_jumps_takes_no_job_from_its_worker(
             follower = rig.follow(job_id)
             rig.wait(lambda: rig.is_kept(job_id, "training"), what="a checkpoint of the training")
             rig.set_clock(process, hours * HOURS)
-            time.sleep(2 * rig.settings.lease_seconds)  # for all the rounds in which it could go wrong
+            time.sleep(1.5 * rig.settings.lease_seconds)  # for all the rounds in which it could go wrong
             assert rig.job(job_id).status == "running"
         rig.wait(lambda: follower.is_done, what="the end of the job")
     finally:
