@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from app.core.db import AWAY
 from app.core.errors import Internal, OutOfMemory, Problem, ResourceLimit, TimeLimit, WorkerLost
 from app.core.metrics import NO_CODE
 from app.jobs import leases
@@ -27,8 +26,8 @@ from worker.supervisor import Ending, Reporter, Watch, supervise
 T = TypeVar("T")
 CLAIM_SECONDS: Final = 10.0  # a database that just restarts costs no message
 RETRY_SECONDS: Final = 0.5
-CHILDS_SHARE: Final = 0.6  # of the grace at a stop; the rest is for carrying its checkpoint and handing back
-AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)  # any other error would come again
+CHILDS_SHARE: Final = 0.6  # of the grace at a stop; most of the rest is for carrying its checkpoint
+ENDS_SHARE: Final = 0.1  # and this for writing how the attempt ended
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +61,7 @@ def beating(
         with runtime.sessions() as session:
             return leases.status_of(session, table, resource_id, lease.owner)
 
-    with Heartbeat(renew, look, runtime.settings.heartbeat_seconds, lease.seconds) as heartbeat:
+    with Heartbeat(renew, look, runtime.settings.heartbeat_seconds) as heartbeat:
         yield heartbeat
 
 
@@ -89,6 +88,22 @@ def in_transaction(
             return work(session)
 
     return persistently(once, is_over or (lambda: time.monotonic() > end))
+
+
+def until_stopped(runtime: Runtime) -> Callable[[], bool]:
+    """For what must be written: says to give up only when the worker is to stop, and that soon.
+
+    A worker without its database can do nothing better than wait: its result would be worked out again.
+    """
+    asked: float | None = None
+
+    def is_over() -> bool:
+        nonlocal asked
+        if asked is None and runtime.stopping.is_set():
+            asked = time.monotonic()
+        return asked is not None and time.monotonic() - asked > ENDS_SHARE * runtime.settings.grace_seconds
+
+    return is_over
 
 
 def run_child(

@@ -18,8 +18,9 @@ log = structlog.get_logger(__name__)
 class Heartbeat:
     """Renews every `heartbeat_seconds` and looks at the row in between.
 
-    `renew` and `look` give the row's status, or None when the lease is somebody else's. A database that is
-    away is asked again until the lease has run out by our own clock.
+    `renew` and `look` give the row's status, or None when the lease is somebody else's: only the database can
+    say so. One that is away is asked again for as long as it takes, for nobody else can have claimed the row
+    through it; should somebody have, from where it can be reached, what we write later changes nothing.
     """
 
     def __init__(
@@ -27,12 +28,10 @@ class Heartbeat:
         renew: Callable[[], str | None],
         look: Callable[[], str | None],
         heartbeat_seconds: float,
-        lease_seconds: float,
     ) -> None:
         self._renew = renew
         self._look = look
         self._every = heartbeat_seconds
-        self._lease_seconds = lease_seconds
         self._stop = Event()
         self.began = self._renewed = time.monotonic()
         # With the ids that this task's log lines carry: a thread begins without them.
@@ -54,17 +53,12 @@ class Heartbeat:
         """Since it began to beat."""
         return time.monotonic() - self.began
 
-    def lease_is_over(self) -> bool:
-        return time.monotonic() - self._renewed >= self._lease_seconds
-
     def _run(self) -> None:
         while not self._stop.wait(min(POLL_SECONDS, self._every)) and not self.lost.is_set():
             try:
                 self._beat()
             except SQLAlchemyError as error:
                 log.warning("heartbeat.missed", error=type(error).__name__)
-                if self.lease_is_over():
-                    self.lost.set()
 
     def _beat(self) -> None:
         began = time.monotonic()

@@ -229,7 +229,7 @@ def _end(
             case _:
                 return None  # deleted, or somebody else's: nothing of ours to say
 
-    outcome = attempt.in_transaction(runtime, write, heartbeat.lease_is_over)
+    outcome = attempt.in_transaction(runtime, write, attempt.until_stopped(runtime))
     log.info("inspection.ended", ending=ending.kind, outcome=str(outcome), code=attempt.code_of(ending))
     _count(runtime, kind, ending, outcome, heartbeat.seconds())
     if ending.kind == "stopped" and outcome:

@@ -173,7 +173,7 @@ def _end(
     status = attempt.in_transaction(
         runtime,
         lambda session: _write_end(runtime, session, claimed, ending, outputs),
-        heartbeat.lease_is_over,
+        attempt.until_stopped(runtime),
     )
     code = attempt.code_of(ending) if status == JobStatus.FAILED else NO_CODE
     log.info("job.ended", ending=ending.kind, status=status, reason=ending.reason, code=code)

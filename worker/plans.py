@@ -185,7 +185,7 @@ def _end(
     outcome = attempt.in_transaction(
         runtime,
         lambda session: _write_end(runtime, session, claimed, owner, ending, made),
-        heartbeat.lease_is_over,
+        attempt.until_stopped(runtime),
     )
     log.info("plan.ended", ending=ending.kind, outcome=str(outcome), code=attempt.code_of(ending))
     _count(runtime, ending, outcome, heartbeat.seconds())

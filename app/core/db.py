@@ -1,12 +1,16 @@
 """SQLAlchemy 2, sync, psycopg 3. Application code never commits; the edge of a request or of a task does."""
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import BigInteger, DateTime, Engine, MetaData, create_engine
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
+# What an operation meets while the database is away: it may be tried again. Any other error would come again.
+AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)
 NAMING = {  # so that Alembic can name what it drops
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",

@@ -54,7 +54,11 @@ def is_due(not_before: InstrumentedAttribute[datetime | None], now: datetime) ->
 
 
 def claim_job(session: Session, job_id: str, lease: Lease, now: datetime) -> Job | None:
-    """The queued job, now running under this lease; None if it is not (no longer, not yet) to be had."""
+    """The queued job, now running under this lease; None if it is not (no longer, not yet) to be had.
+
+    Asked again for the same lease, it is the job that has it: a database that goes while it commits may have
+    given it without saying so.
+    """
     job = session.scalars(
         update(Job)
         .where(Job.id == job_id, Job.status == JobStatus.QUEUED)
@@ -71,12 +75,13 @@ def claim_job(session: Session, job_id: str, lease: Lease, now: datetime) -> Job
         )
         .returning(Job)
     ).one_or_none()
-    if job is not None:
-        parts = checkpoints.rewind(session, job)
-        message = f"Attempt {job.attempt} started"
-        if parts:
-            message += f", from {_place(parts[-1])}"
-        events.append(session, job_id, "progress", None, message, {}, now)
+    if job is None:
+        return _own_job(session, job_id, lease.owner)
+    parts = checkpoints.rewind(session, job)
+    message = f"Attempt {job.attempt} started"
+    if parts:
+        message += f", from {_place(parts[-1])}"
+    events.append(session, job_id, "progress", None, message, {}, now)
     return job
 
 
@@ -88,7 +93,10 @@ def _place(part: JobCheckpoint) -> str:
 def claim_short(
     session: Session, table: Short, resource_id: str, lease: Lease, now: datetime
 ) -> Model | Dataset | Plan | None:
-    """The upload to be inspected under this lease, or None if somebody has it or it is done."""
+    """The upload to be inspected under this lease, or None if somebody has it or it is done.
+
+    Asked again for the same lease, it is what has it, as in `claim_job`.
+    """
     row = session.scalars(
         update(table)
         .where(table.id == resource_id, table.status == table.waiting, table.lease_owner.is_(None))
@@ -101,7 +109,9 @@ def claim_short(
         )
         .returning(table)
     ).one_or_none()
-    return cast("Model | Dataset | Plan | None", row)
+    if row is None:
+        return _own_short(session, table, resource_id, lease.owner)
+    return cast("Model | Dataset | Plan", row)
 
 
 def renew(
@@ -242,6 +252,14 @@ def _own_job(session: Session, job_id: str, owner: str) -> Job | None:
     return session.scalars(held.with_for_update().execution_options(populate_existing=True)).one_or_none()
 
 
+def _own_short(session: Session, table: Short, resource_id: str, owner: str) -> Model | Dataset | Plan | None:
+    held = select(table).where(
+        table.id == resource_id, table.lease_owner == owner, table.status == table.waiting
+    )
+    found = session.scalars(held.with_for_update().execution_options(populate_existing=True)).one_or_none()
+    return cast("Model | Dataset | Plan | None", found)
+
+
 def _cancelled(session: Session, job: Job, now: datetime) -> JobStatus | None:
     assert job.lease_owner is not None
     return JobStatus.CANCELLED if cancel_job(session, job.id, job.lease_owner, now) else None
@@ -285,11 +303,7 @@ def lose_short(
     now: datetime,
 ) -> str | None:
     """A child or worker is gone: inspected again after a wait, or rejected when out of attempts."""
-    held = select(table).where(
-        table.id == resource_id, table.lease_owner == owner, table.status == table.waiting
-    )
-    found = session.scalars(held.with_for_update().execution_options(populate_existing=True)).one_or_none()
-    row = cast("Model | Dataset | Plan | None", found)
+    row = _own_short(session, table, resource_id, owner)
     if row is None:
         return None
     if row.attempt >= retries.max_attempts:

@@ -10,6 +10,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.core.clock import Clock
+from app.core.db import AWAY
 from app.core.errors import WorkerLost
 from app.core.metrics import NO_CODE, WorkMetrics
 from app.core.queue import Doorbell, TaskName
@@ -71,6 +72,14 @@ class Reaper(Rounds):
             for table in (Job, Model, Dataset, Plan)
         }
         self._retries = leases.Retries(settings.max_attempts, settings.retry_seconds)
+
+    def sweep(self) -> None:
+        try:
+            super().sweep()
+        except AWAY:  # for the workers too: their silence meanwhile says nothing
+            for silence in self._silence.values():
+                silence.forget()
+            raise
 
     def _round(self, now: datetime) -> None:
         self._hand_on_jobs(now)

@@ -39,6 +39,10 @@ class Silence:
         }
         return [held for held, since in self._since.values() if self._is_lost(held, moment - since, now)]
 
+    def forget(self) -> None:
+        """Begin anew: while nobody could look, nobody could renew either."""
+        self._since.clear()
+
     def _is_lost(self, held: Held, silent_seconds: float, now: datetime) -> bool:
         enough = 2 * self.heartbeat_seconds if held.until < now else self.lease_seconds
         return silent_seconds >= min(enough, self.lease_seconds)

@@ -1,4 +1,4 @@
-"""Clocks that jump, messages that are lost or come twice, workers that come at once: one job, one run."""
+"""Clocks that jump, a database that stays away, messages lost or doubled, two workers: one job, one run."""
 
 import time
 
@@ -52,6 +52,27 @@ def test_a_worker_that_is_killed_while_the_clock_is_wrong_is_found_out_all_the_s
     seconds = time.monotonic() - began
     check_ended_once(ground, job_id, follower, attempts=2)
     faults_table.rows.append(Row("", f"worker killed, clock of web {hours:+} h", "succeeded", 2, seconds))
+
+
+def test_a_database_that_is_away_for_longer_than_a_lease_takes_no_job_from_its_worker(
+    ground: Ground, faults_table: Table
+) -> None:
+    rig = ground.rig
+    try:
+        with rig.held("export"):
+            job_id = ground.submit()
+            follower = rig.follow(job_id)
+            rig.wait(lambda: follower.has_seen(type="stage", stage="export"), what="the stage export")
+            rig.down.add("postgres")
+            began = time.monotonic()
+            rig.kill_postgres()
+        time.sleep(2 * rig.settings.lease_seconds)  # the job's work ends meanwhile, and nobody hears of it
+    finally:
+        rig.down.clear()
+    rig.wait(lambda: follower.is_done, what="the end of the job")
+    seconds = time.monotonic() - began
+    check_ended_once(ground, job_id, follower)
+    faults_table.rows.append(Row("", "postgres away for two leases", "succeeded", 1, seconds))
 
 
 def test_a_job_whose_message_is_lost_is_rung_for_again(ground: Ground, faults_table: Table) -> None:

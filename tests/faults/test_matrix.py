@@ -72,6 +72,7 @@ BY_DEFAULT = {
     ("worker, SIGTERM", "calibrate"),
     ("web", "verify"),
     ("valkey, data wiped", "decompose"),
+    ("postgres", "export"),
 }
 
 

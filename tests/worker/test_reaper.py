@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.core.db import make_engine, make_sessions
 from app.core.queue import TaskName
 from app.core.settings import Settings
+from app.jobs import leases
 from app.jobs.reaper import RUNG_AT_ONCE, Reaper
 from app.jobs.tables import Job, JobEvent
 from app.models.tables import Model
@@ -150,6 +153,42 @@ def test_a_worker_that_is_gone_is_found_whatever_the_clocks_say(bench: Bench, ho
     bench.clock.moment += timedelta(hours=hours)
     bench.look_twice(bench.settings.lease_seconds)
     assert bench.job(job_id).status == "queued"
+
+
+def test_while_the_database_is_away_nobody_is_silent(bench: Bench) -> None:
+    job_id = bench.add(**lost())
+    bench.reaper.sweep()
+    nowhere = make_sessions(make_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing"))
+    there, bench.reaper._sessions = bench.reaper._sessions, nowhere
+    bench.steady.seconds += 10 * bench.settings.lease_seconds
+    with pytest.raises(OperationalError):
+        bench.reaper.sweep()
+    bench.reaper._sessions = there
+    bench.reaper.sweep()
+    assert bench.job(job_id).status == "running"
+    bench.look_twice()
+    assert bench.job(job_id).status == "queued"  # its worker was gone indeed
+
+
+def test_a_claim_whose_answer_was_lost_is_had_by_who_asks_again(bench: Bench) -> None:
+    job_id = bench.add()
+    lease = leases.Lease("one", 30)
+    for owner, expected in ((lease, 1), (lease, 1), (leases.Lease("other", 30), None)):
+        with bench.sessions.begin() as session:
+            job = leases.claim_job(session, job_id, owner, now())
+            assert (job and job.attempt) == expected
+    with bench.sessions() as session:
+        told = select(func.count()).where(JobEvent.job_id == job_id)
+        assert session.scalar(told) == 1  # that attempt 1 started
+
+
+def test_an_upload_whose_claim_was_not_answered_is_had_by_who_asks_again(bench: Bench) -> None:
+    model_id = add_model(bench.sessions, SHA, status="inspecting")
+    lease = leases.Lease("one", 30)
+    for owner, expected in ((lease, 1), (lease, 1), (leases.Lease("other", 30), None)):
+        with bench.sessions.begin() as session:
+            row = leases.claim_short(session, Model, model_id, owner, now())
+            assert (row and row.attempt) == expected
 
 
 def test_a_job_that_waits_by_a_clock_that_was_put_back_is_rung_for(bench: Bench) -> None:

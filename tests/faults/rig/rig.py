@@ -314,7 +314,7 @@ def start_rig() -> Rig:
         public_url=f"http://127.0.0.1:{port}",
         sandbox_readable=str(var / "holds"),
         sweep_seconds=2,
-        lease_seconds=8,  # on a busy machine PostgreSQL may take seconds to recover
+        lease_seconds=5,
         heartbeat_seconds=1,
         secret_key=SecretStr(secrets.token_urlsafe(32)),
     )

@@ -62,7 +62,7 @@ def lines(rows: list[Row], about: dict[str, object]) -> list[str]:
             grid.setdefault(row.fault, {})[row.stage] = row
     intro = (
         f"Written by `make test-faults` on {about['measured_at']}: {about['cores']} cores, "
-        f"{about['machine']}, Python {about['python']}, two services at once. The job is the bundled "
+        f"{about['machine']}, Python {about['python']}, other work beside it. The job is the bundled "
         "example. Every one ended once, in the right state, with the files of a job that nothing happened "
         "to. A cell: the seconds from the fault to the end, and the attempts that count."
     )
