@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 from sqlalchemy.orm import Session
@@ -88,6 +88,28 @@ def in_transaction(
             return work(session)
 
     return persistently(once, is_over or (lambda: time.monotonic() > end))
+
+
+class Halted(BaseException):
+    """The attempt must not go on, before its child was there to be told. Nothing may take it for an error."""
+
+    def __init__(self, kind: Literal["stopped", "cancelled", "lease_lost"]) -> None:
+        super().__init__(kind)
+        self.ending = Ending(kind)
+
+
+def halting(runtime: Runtime, heartbeat: Heartbeat) -> Callable[[], None]:
+    """To be called in the course of downloads, which may take longer than a worker that is to stop has."""
+
+    def look() -> None:
+        if heartbeat.lost.is_set():
+            raise Halted("lease_lost")
+        if heartbeat.status == "cancelling":
+            raise Halted("cancelled")
+        if runtime.stopping.is_set():
+            raise Halted("stopped")
+
+    return look
 
 
 def until_stopped(runtime: Runtime) -> Callable[[], bool]:

@@ -11,13 +11,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
 from worker import child_log, sandbox
-from worker.problems import DISK_FULL, as_problem, is_disk_full
+from worker.problems import DISK_FULL, as_problem, has_no_room, is_disk_full
 from worker.stopping import Stopped
 
 Message = dict[str, Any]
@@ -66,13 +67,14 @@ def _do(task: Message, report: Report) -> Message:
         handler = getattr(import_module(module), name)
         return {"type": "result", "result": handler(task, Path.cwd(), report)}
     except Exception as error:
-        if is_disk_full(error):
+        sandbox.allow_last_words()
+        problem = as_problem(error, task)
+        unexpected = problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        if is_disk_full(error) or (unexpected and has_no_room(Path.cwd())):
             traceback.print_exc(file=sys.stderr)
             sys.stderr.flush()
             os._exit(DISK_FULL)
-        sandbox.allow_last_words()
-        problem = as_problem(error, task)
-        if problem.status >= 500:
+        if unexpected:
             traceback.print_exc(file=sys.stderr)
         return {"type": "problem", "problem": problem.document()}
 

@@ -8,6 +8,7 @@ import structlog
 from app.core.errors import Internal
 from app.datasets.tables import Dataset
 from app.models.tables import Model
+from app.storage.store import Each
 from worker.cache import DiskCache, sized_name
 from worker.runtime import Runtime
 from worker.sandbox import Policy, has_devices
@@ -20,13 +21,13 @@ FILE_BYTES: Final = 256_000_000_000
 log = structlog.get_logger(__name__)
 
 
-def fetch(runtime: Runtime, model: Model, dataset: Dataset | None, folder: Path) -> bool:
+def fetch(runtime: Runtime, model: Model, dataset: Dataset | None, folder: Path, each: Each) -> bool:
     """Put the canonical network and data set into the folder; whether the decoded data set was there too."""
-    runtime.store.download_to(canonical(model), folder / MODEL)
+    runtime.store.download_to(canonical(model), folder / MODEL, each)
     if dataset is None:
         return False
     sha256, cache = canonical(dataset), _cache(runtime)
-    cache.fetch(sha256, folder / DATASET, lambda path: runtime.store.download_to(sha256, path))
+    cache.fetch(sha256, folder / DATASET, lambda path: runtime.store.download_to(sha256, path, each))
     return cache.lend(sized_name(sha256, model.input or {}), folder / SIZED)
 
 

@@ -1,6 +1,6 @@
 """Inspection of an upload: claim, child, canonical form into the store, ready or rejected."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol
 
@@ -18,6 +18,7 @@ from app.plans.tables import Plan
 from app.storage.references import lock_object
 from worker import attempt
 from worker.heartbeat import Heartbeat
+from worker.problems import DISK_WAS_FULL, has_no_room, why_lost
 from worker.reporting import SilentReporter
 from worker.runtime import Runtime
 from worker.sandbox import Policy
@@ -133,10 +134,11 @@ def _inspect(runtime: Runtime, resource_id: str, kind: Inspection) -> None:
     with ids, attempt.beating(runtime, kind.table, resource_id, lease) as heartbeat:
         try:
             _attempt(runtime, row, kind, lease.owner, heartbeat)
+        except attempt.Halted as halted:
+            _end(runtime, row, kind, lease.owner, heartbeat, halted.ending)
         except Exception as error:
             log.exception("inspection.attempt_failed")
-            reason = f"its worker met an error ({type(error).__name__})"
-            _end(runtime, row, kind, lease.owner, heartbeat, Ending("lost", reason=reason))
+            _end(runtime, row, kind, lease.owner, heartbeat, Ending("lost", reason=why_lost(error)))
 
 
 def _attempt(
@@ -153,7 +155,7 @@ def _attempt(
     )
     reporter = SilentReporter()
     with scratch_folder(runtime.scratch_root, row.id) as folder:
-        runtime.store.download_to(row.sha256, folder / UPLOAD)
+        runtime.store.download_to(row.sha256, folder / UPLOAD, attempt.halting(runtime, heartbeat))
         task = kind.describe(row, runtime) | {"file": UPLOAD, "canonical": CANONICAL}
         ending = attempt.run_child(
             runtime,
@@ -166,7 +168,9 @@ def _attempt(
             kind.disk_bytes(runtime),
         )
         canonical = None
-        if ending.kind == "lost" and ending.crashed:
+        if ending.kind == "lost" and ending.crashed and has_no_room(folder):
+            ending = replace(ending, reason=DISK_WAS_FULL)  # a mapped file that cannot grow ends in SIGBUS
+        elif ending.kind == "lost" and ending.crashed:
             ending = Ending("problem", _crash(kind, ending.reason, reporter.step).document())
         if ending.kind == "result":
             ending, canonical = _accept(runtime, folder, kind, ending)

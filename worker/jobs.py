@@ -23,11 +23,12 @@ from app.jobs.states import ENDED, JobStatus
 from app.jobs.tables import Job, JobCheckpoint
 from app.models.tables import Model
 from app.storage.references import lock_object
-from app.storage.store import Blob
+from app.storage.store import Blob, Each
 from worker import attempt, inputs
 from worker.carrier import carrier_for
 from worker.heartbeat import Heartbeat
 from worker.messages import RestartMessage
+from worker.problems import is_disk_full, why_lost
 from worker.reporting import JobReporter
 from worker.runtime import Runtime
 from worker.sandbox import PROJECT
@@ -74,10 +75,11 @@ def run_job(runtime: Runtime, job_id: str) -> None:
     with ids, attempt.beating(runtime, Job, job_id, lease) as heartbeat:
         try:
             _attempt(runtime, claimed, heartbeat)
+        except attempt.Halted as halted:
+            _end(runtime, claimed, heartbeat, halted.ending, [])
         except Exception as error:
             log.exception("job.attempt_failed")
-            reason = f"its worker met an error ({type(error).__name__})"
-            _end(runtime, claimed, heartbeat, Ending("lost", reason=reason), [])
+            _end(runtime, claimed, heartbeat, Ending("lost", reason=why_lost(error)), [])
 
 
 def _claim(runtime: Runtime, session: Session, job_id: str, lease: leases.Lease) -> Claimed | None:
@@ -95,11 +97,12 @@ def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
     with scratch_folder(runtime.scratch_root, job.id) as folder:
         carrier = carrier_for(runtime, folder, job.id, owner)
         reporter = JobReporter(runtime, job.id, owner, job.warnings, carrier)
-        cached = inputs.fetch(runtime, claimed.model, claimed.dataset, folder)
+        each = attempt.halting(runtime, heartbeat)
+        cached = inputs.fetch(runtime, claimed.model, claimed.dataset, folder, each)
         policy = inputs.policy(runtime)
         task: dict[str, Any] = {"task": "run_job", "options": job.options}
         task |= inputs.describe(runtime, claimed.model, claimed.dataset)
-        task |= {"resume": _fetch_parts(runtime, claimed, folder, reporter)}
+        task |= {"resume": _fetch_parts(runtime, claimed, folder, reporter, each)}
         ending = attempt.run_child(
             runtime, folder, task, policy, heartbeat, reporter, settings.job_seconds, policy.file_bytes
         )
@@ -116,7 +119,7 @@ def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
 
 
 def _fetch_parts(
-    runtime: Runtime, claimed: Claimed, folder: Path, reporter: JobReporter
+    runtime: Runtime, claimed: Claimed, folder: Path, reporter: JobReporter, each: Each
 ) -> dict[str, Any] | None:
     """Put what an earlier attempt left into the folder; None when there is nothing, or it is damaged."""
     if not claimed.parts:
@@ -124,8 +127,10 @@ def _fetch_parts(
     files = {part.part: f"kept-{part.part}" for part in claimed.parts}
     try:
         for part in claimed.parts:
-            _fetch_part(runtime, part, folder / files[part.part])
+            _fetch_part(runtime, part, folder / files[part.part], each)
     except Exception as error:  # whatever a storage raises: the job can be done without
+        if is_disk_full(error):
+            raise  # no fault of the checkpoint's, and the next attempt will want it
         log.warning("checkpoint.not_fetched", job=claimed.job.id, error=str(error).partition("\n")[0])
         reason = "What an earlier attempt left could not be read."
         reporter.take(RestartMessage(type="restart", reason=reason))
@@ -133,8 +138,8 @@ def _fetch_parts(
     return {"files": files, "stage": claimed.parts[0].stage}
 
 
-def _fetch_part(runtime: Runtime, part: JobCheckpoint, path: Path) -> None:
-    runtime.store.download_at(part.key, path)
+def _fetch_part(runtime: Runtime, part: JobCheckpoint, path: Path, each: Each) -> None:
+    runtime.store.download_at(part.key, path, each)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != part.sha256:

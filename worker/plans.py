@@ -25,11 +25,12 @@ from app.plans import repository
 from app.plans.schemas import Achievable, PlannedLayer, Predicted, Size
 from app.plans.tables import Measurement, Plan
 from app.storage.references import lock_object, release_objects
-from app.storage.store import Blob
+from app.storage.store import Blob, Each
 from worker import attempt, inputs
 from worker.heartbeat import Heartbeat
 from worker.messages import ProgressMessage, Said
 from worker.numbers import FORMAT
+from worker.problems import why_lost
 from worker.runtime import Runtime
 from worker.scratch import scratch_folder
 from worker.supervisor import Ending
@@ -85,10 +86,11 @@ def make_plan(runtime: Runtime, plan_id: str) -> None:
     with ids, attempt.beating(runtime, Plan, plan_id, lease) as heartbeat:
         try:
             _attempt(runtime, claimed, lease.owner, heartbeat)
+        except attempt.Halted as halted:
+            _end(runtime, claimed, lease.owner, heartbeat, halted.ending)
         except Exception as error:
             log.exception("plan.attempt_failed")
-            reason = f"its worker met an error ({type(error).__name__})"
-            _end(runtime, claimed, lease.owner, heartbeat, Ending("lost", reason=reason))
+            _end(runtime, claimed, lease.owner, heartbeat, Ending("lost", reason=why_lost(error)))
 
 
 def _claim(runtime: Runtime, session: Session, plan_id: str, lease: leases.Lease) -> Claimed | None:
@@ -117,7 +119,7 @@ def measurement_key(model: Model, dataset: Dataset | None, basis: str) -> str:
 def _attempt(runtime: Runtime, claimed: Claimed, owner: str, heartbeat: Heartbeat) -> None:
     policy, seconds = inputs.policy(runtime), runtime.settings.plan_seconds
     with scratch_folder(runtime.scratch_root, claimed.plan.id) as folder:
-        task, cached = _prepare(runtime, claimed, folder)
+        task, cached = _prepare(runtime, claimed, folder, attempt.halting(runtime, heartbeat))
         reporter = PlanReporter(runtime, claimed.plan.id, owner)
         ending = attempt.run_child(
             runtime, folder, task, policy, heartbeat, reporter, seconds, policy.file_bytes
@@ -130,7 +132,7 @@ def _attempt(runtime: Runtime, claimed: Claimed, owner: str, heartbeat: Heartbea
         _end(runtime, claimed, owner, heartbeat, ending, made)
 
 
-def _prepare(runtime: Runtime, claimed: Claimed, folder: Path) -> tuple[dict[str, Any], bool]:
+def _prepare(runtime: Runtime, claimed: Claimed, folder: Path, each: Each) -> tuple[dict[str, Any], bool]:
     """The task, its inputs in the folder, and whether the decoded data set was among them."""
     compression = Compression.model_validate(claimed.plan.compression)
     task: dict[str, Any] = {
@@ -140,11 +142,11 @@ def _prepare(runtime: Runtime, claimed: Claimed, folder: Path) -> tuple[dict[str
         "measurement": None,
     }
     if claimed.measurement is not None:
-        runtime.store.download_to(claimed.measurement.sha256, folder / MEASUREMENT)
+        runtime.store.download_to(claimed.measurement.sha256, folder / MEASUREMENT, each)
         return task | {"measurement": MEASUREMENT}, False
     by_weights = compression.basis == "weights"
     dataset = None if by_weights else claimed.dataset
-    cached = inputs.fetch(runtime, claimed.model, dataset, folder)
+    cached = inputs.fetch(runtime, claimed.model, dataset, folder, each)
     return task | inputs.describe(runtime, claimed.model, dataset), cached
 
 

@@ -1,12 +1,16 @@
 """Whatever a child's work raises, as a problem document with a stable code."""
 
 import errno
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from app.core.errors import BY_CODE, Internal, OutOfMemory, Problem, ResourceLimit
 
 DISK_FULL: Final = 75  # a child's exit status; EX_TEMPFAIL of sysexits.h
+DISK_WAS_FULL: Final = "the disk of its machine was full"
+NO_ROOM_BYTES: Final = 1_000_000  # less than this is no room
 # How torch's CPU allocator, ONNX Runtime, the C library and C++ say that memory is used up.
 _MEMORY: Final = (
     "can't allocate memory",
@@ -52,9 +56,27 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether the machine has no room: nothing about the job, so another attempt may succeed."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return "No space left on device" in str(error)  # how Rust and C++ libraries pass it on
+    met: BaseException | None = error
+    while met is not None:
+        if isinstance(met, OSError) and met.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(met):  # how Rust and C++ libraries pass it on
+            return True
+        met = met.__cause__ or met.__context__
+    return False
+
+
+def has_no_room(folder: Path) -> bool:
+    """Whether the folder's disk is full, for errors that do not say so: a library that reads half a file."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < NO_ROOM_BYTES
+
+
+def why_lost(error: BaseException) -> str:
+    """Why a worker, not its child, could not go on with an attempt; for the job's owner."""
+    if is_disk_full(error):
+        return DISK_WAS_FULL
+    return f"its worker met an error ({type(error).__name__})"
 
 
 def _from_method(error: Any, task: Mapping[str, Any]) -> Problem:

@@ -16,7 +16,7 @@ from typing import IO, Any, Final, Self
 import psutil
 
 from worker.messages import LINE_BYTES
-from worker.problems import DISK_FULL
+from worker.problems import DISK_FULL, DISK_WAS_FULL
 from worker.sandbox import Policy
 
 READ_BYTES: Final = 1 << 18
@@ -174,7 +174,7 @@ class Child:
         if code < 0:
             return f"its process was ended by {signal.Signals(-code).name}"
         if code == DISK_FULL:
-            return "the disk of its machine was full"
+            return DISK_WAS_FULL
         return f"its process exited with status {code} and no result"
 
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +30,13 @@ _PARTIAL = re.compile(r".*#\d+")
 CHUNK_BYTES = 1 << 20  # of reads; a megabyte keeps a slow client's share of memory small
 _PAGE = 500  # objects looked up in the database at once
 _BUFFER_BYTES = 8 << 20  # of writes; S3 wants parts of 5 MiB or more
+
+
+Each = Callable[[], None]
+
+
+def go_on() -> None:
+    """What is called between chunks where nobody has anything to say."""
 
 
 class Store(Protocol):
@@ -54,7 +61,9 @@ class Store(Protocol):
 
     def put_bytes(self, data: bytes) -> Blob: ...
 
-    def download_to(self, sha256: str, path: Path) -> None: ...
+    def download_to(self, sha256: str, path: Path, each: Each = go_on) -> None:
+        """`each` is called between chunks, and may raise to break off."""
+        ...
 
     def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to, not including, `end`, in chunks."""
@@ -82,7 +91,7 @@ class Store(Protocol):
         """What is no content-addressed object: the name is the caller's, and must be new."""
         ...
 
-    def download_at(self, key: str, path: Path) -> None: ...
+    def download_at(self, key: str, path: Path, each: Each = go_on) -> None: ...
 
     def delete_at(self, key: str) -> None:
         """Delete it; one that is not there is no error."""
@@ -153,19 +162,20 @@ class ObjectStore:
         self._protect(target)
         return Blob(sha256=digest, bytes=len(data))
 
-    def download_to(self, sha256: str, path: Path) -> None:
-        self.download_at(object_key(sha256), path)
+    def download_to(self, sha256: str, path: Path, each: Each = go_on) -> None:
+        self.download_at(object_key(sha256), path, each)
 
     def put_at(self, key: str, source: IO[bytes]) -> None:
         obstore.put(self._backend, key, source)
         self._protect(key)
 
-    def download_at(self, key: str, path: Path) -> None:
+    def download_at(self, key: str, path: Path, each: Each = go_on) -> None:
         # In ranges: a single request for a large file would run into the HTTP client's time limit.
         size = obstore.head(self._backend, key)["size"]
         with path.open("wb") as file:
             for chunk in self._ranges(key, 0, size, _BUFFER_BYTES):
                 file.write(chunk)
+                each()
 
     def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
         return self._ranges(object_key(sha256), start, end, CHUNK_BYTES)

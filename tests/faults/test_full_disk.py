@@ -15,6 +15,7 @@ from tests.conftest import make_settings
 from tests.faults.conftest import Bench
 from tests.faults.rig.table import Row, Table
 from tests.support.processes import wait_until
+from worker.problems import has_no_room
 
 StartWorker = Callable[..., Worker]
 BYTES = 64_000_000
@@ -60,6 +61,12 @@ def keep_full_until(junk: Path, condition: Callable[[], object]) -> None:
     wait_until(look, 240)
 
 
+def test_a_full_disk_is_told_from_one_with_room(small_disk: Path) -> None:
+    assert not has_no_room(small_disk)
+    fill(small_disk / "junk")
+    assert has_no_room(small_disk)
+
+
 def test_a_job_outlives_a_disk_that_is_full_for_a_while(
     bench: Bench, worker_process: StartWorker, small_disk: Path, faults_table: Table, settings: Settings
 ) -> None:
@@ -90,6 +97,7 @@ def test_a_job_on_a_disk_that_stays_full_ends_and_says_so(
     job = bench.wait(job_id, "failed")
     assert job.error is not None
     assert job.error["code"] == "worker_lost"
+    assert job.error["detail"].endswith("the disk of its machine was full")
     assert bench.count(job_id, "done") == 1
     assert bench.artifacts(job_id) == 0
     faults_table.rows.append(

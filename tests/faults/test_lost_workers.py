@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -138,6 +138,38 @@ def test_a_worker_told_to_stop_hands_its_job_back_and_the_next_worker_finishes_i
     worker_process("jobs")
     job = bench.wait(job_id, "succeeded")
     assert (job.attempt, bench.count(job_id, "done")) == (1, 1)
+
+
+@pytest.mark.parametrize(("asked", "status"), [("stop", "queued"), ("cancel", "cancelled")])
+def test_a_long_download_of_a_jobs_inputs_is_broken_off_when_the_worker_stops_or_the_job_is_cancelled(
+    bench: Bench, settings: Settings, monkeypatch: pytest.MonkeyPatch, asked: str, status: str
+) -> None:
+    stopping, began = Event(), Event()
+
+    def drip(*_: object) -> Iterator[bytes]:
+        for _ in range(3_000):
+            began.set()
+            time.sleep(0.01)
+            yield b"x"
+
+    runtime = Runtime.build(settings, stopping)
+    monkeypatch.setattr(runtime.store, "_ranges", drip)
+    job_id = bench.start()
+
+    def ask() -> None:
+        began.wait()
+        if asked == "stop":
+            stopping.set()
+        else:
+            bench.cancel(job_id)
+
+    asker = Thread(target=ask)
+    asker.start()
+    run_job(runtime, job_id)
+    asker.join()
+    job = bench.job(job_id)
+    assert (job.status, job.stage, job.attempt) == (status, None, 0 if asked == "stop" else 1)
+    assert not [path for path in runtime.scratch_root.iterdir() if path.is_dir()]
 
 
 def test_a_worker_killed_outright_takes_its_child_along_and_its_job_is_done_once_by_another(

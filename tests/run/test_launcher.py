@@ -177,9 +177,9 @@ def test_a_run_that_is_killed_takes_everything_along_and_can_start_again(start: 
     start(port=run.port).wait_ready()
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(("how", "attempts"), [(signal.SIGTERM, 1), (signal.SIGKILL, 2)])
 def test_a_job_interrupted_by_the_end_of_the_run_goes_on_in_the_next(
-    start: Callable[..., Run], how: signal.Signals
+    start: Callable[..., Run], how: signal.Signals, attempts: int
 ) -> None:
     quick_to_notice = {"lease_seconds": "3", "heartbeat_seconds": "0.5", "reaper_seconds": "0.5"}
     first = start(**quick_to_notice).wait_ready()
@@ -203,7 +203,9 @@ def test_a_job_interrupted_by_the_end_of_the_run_goes_on_in_the_next(
     with Client(f"http://127.0.0.1:{second.port}", (second.var / "api-key").read_text().strip()) as client:
         wait_until(lambda: client.get(f"/v1/jobs/{job}")["status"] not in ("queued", "running"), 120)
         done = client.get(f"/v1/jobs/{job}")
-    assert done["status"] == "succeeded", done["error"]
+        told = [event["type"] for event in client.get(f"/v1/jobs/{job}/events", {"order": "desc"})["data"]]
+    assert (done["status"], done["attempt"]) == ("succeeded", attempts), done["error"]
+    assert (told[0], told.count("done")) == ("done", 1)
 
 
 def test_a_stop_while_it_starts_leaves_nothing(start: Callable[..., Run]) -> None:
