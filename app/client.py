@@ -106,7 +106,7 @@ class Client:
     def upload_dataset(
         self, path: Path, *, name: str | None = None, classes: Mapping[str, int] | None = None
     ) -> Json:
-        """Images as .npz or as an archive of class folders; `classes` maps folders to indices."""
+        """Images as .npz, an archive of class folders or Parquet; `classes` maps class names to indices."""
         return self._upload("datasets", path, {"name": name, "classes": _as_json(classes)})
 
     def wait_ready(self, collection: Collection, resource: str, *, timeout_seconds: float = 600) -> Json:

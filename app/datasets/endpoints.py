@@ -46,13 +46,13 @@ _FORM: Final = {
         "file": {
             "type": "string",
             "format": "binary",
-            "description": ".npz with x and y, or zip or tar of class folders",
+            "description": ".npz with x and y, zip or tar of class folders, or Parquet (one, or an archive)",
         },
         "name": {"type": "string", "maxLength": 200},
         "classes": {
             "type": "string",
             "contentMediaType": "application/json",
-            "description": '{"folder name": index}; left out: folders in sorted order',
+            "description": '{"folder or class name": index}; left out: by the table, else sorted',
         },
     },
 }

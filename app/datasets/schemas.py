@@ -13,7 +13,7 @@ FolderName = Annotated[str, Field(min_length=1, max_length=255)]
 
 
 class ClassMap(RootModel[Annotated[dict[FolderName, ClassIndex], Field(max_length=100_000)]]):
-    """The form field `classes`: which output each folder stands for."""
+    """The form field `classes`: which output each class folder, or class name of a table, stands for."""
 
 
 class DatasetWishes(BaseModel):
@@ -21,7 +21,8 @@ class DatasetWishes(BaseModel):
 
     name: Name | None = None
     classes: ClassMap | None = Field(
-        None, description='{"folder name": index}; left out: folders in sorted order.'
+        None,
+        description='{"folder or class name": index}; left out: as the table says, else in sorted order.',
     )
 
 

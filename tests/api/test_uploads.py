@@ -117,7 +117,7 @@ def test_a_form_that_is_wrong_is_refused_and_leaves_nothing(
     [
         (b"\x80\x04\x95" + b"x" * 50, "unsafe_serialization"),
         (zip_bytes({"archive/data.pkl": b"x"}), "unsafe_serialization"),
-        (b"PAR1" + b"x" * 50, "unsupported_format"),
+        (b"PARE" + b"x" * 50, "unsupported_format"),
         (zip_bytes({}), "unsupported_format"),
         (b"just text", "unsupported_format"),
     ],

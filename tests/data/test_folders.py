@@ -93,7 +93,7 @@ def test_the_users_own_class_order_counts(tmp_path: Path) -> None:
     ("classes", "said"),
     [
         ({"cat": 0}, "no index to 'dog'"),
-        ({"cat": 0, "dog": 1, "cow": 2}, "'cow', and the archive has no such folder"),
+        ({"cat": 0, "dog": 1, "cow": 2}, "'cow', and the data set has no such class folder"),
         ({"cat": 1, "dog": 1}, "index 1 to both 'cat' and 'dog'"),
         ({"cat": -1, "dog": 1}, "index -1"),
         ({"cat": True, "dog": 2}, "index True"),

@@ -38,6 +38,10 @@ class Archive(Protocol):
 
     def read(self, entry: Entry) -> bytes: ...
 
+    def extract(self, entry: Entry, target: Path) -> None:
+        """Write one content to a file of our own, for readers that have to seek in it."""
+        ...
+
 
 @contextmanager
 def open_archive(path: Path, scratch: Path, limits: Limits) -> Iterator[Archive]:
@@ -67,6 +71,12 @@ class _ZipArchive:
 
     def read(self, entry: Entry) -> bytes:
         return read_zip_member(self._file, entry.record)
+
+    def extract(self, entry: Entry, target: Path) -> None:
+        with refuse_damage(entry.name), self._file.open(entry.record) as member:
+            _copy(member, target, entry.size)
+            if member.read(1):  # the last read compares the checksum
+                raise EOFError("there are more bytes than the directory says")
 
 
 def read_zip_member(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -112,6 +122,16 @@ def open_zip(path: Path, limits: Limits, stack: ExitStack) -> zipfile.ZipFile:
     return file
 
 
+def _copy(source: IO[bytes], target: Path, size: int) -> None:
+    left = size
+    with target.open("wb") as sink:
+        while left and (chunk := source.read(min(left, _CHUNK))):
+            sink.write(chunk)
+            left -= len(chunk)
+    if left:
+        raise EOFError(f"{size - left:,} of {size:,} bytes")
+
+
 def _open_zip(path: Path, limits: Limits, stack: ExitStack) -> Archive:
     file = open_zip(path, limits, stack)
     named = [(info.filename, info.file_size, info) for info in file.infolist() if not info.is_dir()]
@@ -128,6 +148,11 @@ class _TarArchive:
         if len(data) != entry.size:
             raise MalformedDataset(f"{entry.name} is cut short: {len(data)} of {entry.size} bytes.")
         return data
+
+    def extract(self, entry: Entry, target: Path) -> None:
+        with refuse_damage(entry.name):
+            self._file.seek(entry.record)
+            _copy(self._file, target, entry.size)
 
 
 class _ShortReads:

@@ -1,4 +1,4 @@
-"""An archive of class folders with ordinary images, to a canonical data set."""
+"""Listed images, to a canonical data set; and the list that the class folders of an archive make."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from app.core.errors import MalformedDataset, ResourceLimit
 from worker.data import decode, layout, split
-from worker.data.archive import Archive, Entry, open_archive
+from worker.data.archive import Archive, Entry
 from worker.data.canonical import CanonicalWriter
 from worker.data.limits import Limits
 from worker.data.packed import pack
@@ -33,6 +33,7 @@ class Listing:
     in_test: npt.NDArray[np.bool_]
     split_given: bool
     ignored: list[str]
+    columns: dict[str, Any] | None = None  # of a table: which were read
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,20 @@ class Form:
 
 
 def ingest(
-    upload: Path, target: Path, classes: Mapping[str, Any] | None, limits: Limits, report: Report
+    archive: Archive, target: Path, classes: Mapping[str, Any] | None, limits: Limits, report: Report
 ) -> dict[str, Any]:
-    """Read the archive at `upload`, write the canonical file `target`, and say what it holds."""
-    with open_archive(upload, target.parent, limits) as archive:
-        listing = list_images(archive.entries, classes, limits)
-        progress = Progress(report, len(listing.images) * (_LOOK + _DECODE))
-        form = _look(archive, listing.images, limits, progress)
-        details = _details(listing, form)
-        with CanonicalWriter(target, details, limit_bytes=limits.unpacked_bytes) as writer:
-            _write_labels(writer, listing)
-            _write_images(writer, archive, listing, form, limits, progress)
+    """Write the archive's images as the canonical file `target`, and say what it holds."""
+    return store(archive, list_images(archive.entries, classes, limits), target, limits, report)
+
+
+def store(archive: Archive, listing: Listing, target: Path, limits: Limits, report: Report) -> dict[str, Any]:
+    """Decode what is listed into the canonical file `target`, and say what it holds."""
+    progress = Progress(report, len(listing.images) * (_LOOK + _DECODE))
+    form = _look(archive, listing.images, limits, progress)
+    details = _details(listing, form)
+    with CanonicalWriter(target, details, limit_bytes=limits.unpacked_bytes) as writer:
+        _write_labels(writer, listing)
+        _write_images(writer, archive, listing, form, limits, progress)
     test = int(listing.in_test.sum())
     return {
         "examples": {"train": len(listing.images) - test, "test": test},
@@ -95,12 +99,16 @@ def _check_images(images: Sequence[Entry], ignored: Sequence[str], limits: Limit
         )
     limits.check_images(len(images))
     for image in images:
-        if image.size > limits.image_file_bytes:
-            raise ResourceLimit(
-                f"{image.name} has {image.size:,} bytes; the limit for one image is "
-                f"{limits.image_file_bytes:,}.",
-                limit=limits.image_file_bytes,
-            )
+        check_size(image.name, image.size, limits)
+
+
+def check_size(name: str, size: int, limits: Limits) -> None:
+    """Refuse an image whose file is longer than any image's needs to be."""
+    if size > limits.image_file_bytes:
+        raise ResourceLimit(
+            f"{name} has {size:,} bytes; the limit for one image is {limits.image_file_bytes:,}.",
+            limit=limits.image_file_bytes,
+        )
 
 
 def _label(
@@ -142,12 +150,13 @@ def _details(listing: Listing, form: Form) -> dict[str, Any]:
         "image": None if form.size is None else [*form.size, form.channels],
         "channels": form.channels,
         "sizes": {"smallest": form.smallest, "largest": form.largest},
-        "classes": None if labels is None else len(names or []),
+        "classes": None if labels is None else int(labels.max()) + 1 if names is None else len(names),
         "classes_present": None if labels is None else len(np.unique(labels)),
         "class_names": names,
         "split": "given" if listing.split_given else "stratified_20_percent_seed_0",
         "ignored_files": len(listing.ignored),
         "ignored_examples": listing.ignored[:10],
+        **({} if listing.columns is None else {"columns": listing.columns}),
     }
 
 

@@ -1,5 +1,6 @@
 """What the folders of an image archive say: the part (train or test) and the class of every image. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -33,6 +34,15 @@ class Place:
 
 def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
+
+
+def is_parquet(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() == ".parquet"
+
+
+def are_tables(names: Sequence[str]) -> bool:
+    """Whether an archive of these files is one of Parquet: it has some, and no two images beside them."""
+    return any(map(is_parquet, names)) and sum(map(is_image, names)) < 2
 
 
 def arrange(names: Sequence[str], classes: Mapping[str, Any] | None) -> list[Place]:
@@ -77,11 +87,20 @@ def _refuse_mixture(names: Sequence[str], places: Sequence[Place]) -> None:
         )
 
 
-def class_indices(folders: set[str], classes: Mapping[str, Any] | None) -> dict[str, int]:
-    """The index of every class folder: the user's own, or their sorted order."""
+def part_of_file(name: str) -> Part | None:
+    """The part of all that a file holds: ``train-00000-of-00002.parquet``, ``test/0000.parquet``."""
+    *folders, last = name.lower().split("/")
+    words = [*folders, re.split(r"[^a-z]", last, maxsplit=1)[0]]
+    return next((PARTS[word] for word in reversed(words) if word in PARTS), None)
+
+
+def class_indices(
+    folders: set[str], classes: Mapping[str, Any] | None, found: str = "class folder"
+) -> dict[str, int]:
+    """The index of every class folder: the user's own, or their sorted order. `found`: what names them."""
     if classes is None:
         return {folder: index for index, folder in enumerate(sorted(folders))}
-    _refuse_unknown(folders, set(classes))
+    _refuse_unknown(folders, set(classes), found)
     by_index: dict[int, str] = {}
     for folder, index in classes.items():
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < MAX_INDEX:
@@ -96,15 +115,15 @@ def class_indices(folders: set[str], classes: Mapping[str, Any] | None) -> dict[
     return dict(classes)
 
 
-def _refuse_unknown(folders: set[str], named: set[str]) -> None:
+def _refuse_unknown(folders: set[str], named: set[str], found: str) -> None:
     if missing := sorted(folders - named):
         raise MalformedDataset(
             f"classes gives no index to {_some(missing)}.", hint=f"It names {_some(sorted(named))}."
         )
     if unknown := sorted(named - folders):
         raise MalformedDataset(
-            f"classes names {_some(unknown)}, and the archive has no such folder.",
-            hint=f"Its class folders are {_some(sorted(folders)) or 'none'}.",
+            f"classes names {_some(unknown)}, and the data set has no such {found}.",
+            hint=f"Its {found}s are {_some(sorted(folders)) or 'none'}.",
         )
 
 

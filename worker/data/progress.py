@@ -6,6 +6,15 @@ from typing import Any
 Report = Callable[[dict[str, Any]], None]
 
 
+def between(report: Report, begin: float, end: float) -> Report:
+    """Tell a part of the work as its share of the whole."""
+
+    def told(message: dict[str, Any]) -> None:
+        report(message | {"fraction": begin + (end - begin) * message["fraction"]})
+
+    return told
+
+
 class Progress:
     """Counts work done, in whatever unit, and reports the share of the whole."""
 
