@@ -61,10 +61,11 @@ def lines(rows: list[Row], about: dict[str, object]) -> list[str]:
         if row.stage in STAGES:
             grid.setdefault(row.fault, {})[row.stage] = row
     intro = (
-        f"Written by `make test-faults` on {about['measured_at']}: {about['cores']} cores, "
+        f"Written by the tests of `make test-faults` on {about['measured_at']}: {about['cores']} cores, "
         f"{about['machine']}, Python {about['python']}, other work beside it. The job is the bundled "
-        "example. Every one ended once, in the right state, with the files of a job that nothing happened "
-        "to. A cell: the seconds from the fault to the end, and the attempts that count."
+        "example. Every one ended once, in the right state, and whatever succeeded has the files of a job "
+        "that nothing happened to. A cell: how it ended, the seconds from the fault to the end, and the "
+        "attempts that count."
     )
     return [
         "# What faults cost",
