@@ -16,9 +16,10 @@ from app.artifacts.tables import Artifact
 from app.core.errors import Internal, Problem
 from app.core.ids import new_id
 from app.core.metrics import NO_CODE
+from app.core.queue import CAUSE_HEADER
 from app.core.settings import Settings
 from app.datasets.tables import Dataset
-from app.jobs import checkpoints, leases
+from app.jobs import checkpoints, leases, turns
 from app.jobs.states import ENDED, JobStatus
 from app.jobs.tables import Job, JobCheckpoint
 from app.models.tables import Model
@@ -51,6 +52,7 @@ class Claimed:
     dataset: Dataset | None
     lease: leases.Lease
     parts: Sequence[JobCheckpoint]  # what an earlier attempt left
+    following: str | None  # another job that waits: whoever takes one rings for the next
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,27 @@ class Output:
     path: Path
 
 
-def run_job(runtime: Runtime, job_id: str) -> None:
+def run_job(runtime: Runtime, rung_id: str) -> None:
+    """One attempt at the job whose turn it is. The message names one that was waiting when it was sent; which
+    one is next, the rows tell."""
     lease = runtime.new_lease()
-    claimed = attempt.in_transaction(runtime, lambda session: _claim(runtime, session, job_id, lease))
+    claimed = attempt.in_transaction(runtime, lambda session: _claim(runtime, session, lease))
     if claimed is None:
-        log.info("job.not_claimed", job_id=job_id)
+        log.info("job.not_claimed", job_id=rung_id)
         return
+    job_id = claimed.job.id
+    if claimed.following is not None:
+        runtime.doorbell.ring("worker.run_job", claimed.following)
     runtime.waker.wake(job_id)
     sweep(runtime.scratch_root)  # of a worker on this machine that was killed
     attempt.say_started(runtime, "job", claimed.job)
-    ids = structlog.contextvars.bound_contextvars(job_id=job_id, attempt=claimed.job.attempt)
-    with ids, attempt.beating(runtime, Job, job_id, lease) as heartbeat:
+    ids: dict[str, Any] = {"job_id": job_id, "attempt": claimed.job.attempt}
+    if job_id != rung_id:
+        ids[CAUSE_HEADER] = None  # the message's request is another job's
+    with (
+        structlog.contextvars.bound_contextvars(**ids),
+        attempt.beating(runtime, Job, job_id, lease) as heartbeat,
+    ):
         try:
             _attempt(runtime, claimed, heartbeat)
         except attempt.Halted as halted:
@@ -82,13 +94,17 @@ def run_job(runtime: Runtime, job_id: str) -> None:
             _end(runtime, claimed, heartbeat, Ending("lost", reason=why_lost(error)), [])
 
 
-def _claim(runtime: Runtime, session: Session, job_id: str, lease: leases.Lease) -> Claimed | None:
-    job = leases.claim_job(session, job_id, lease, runtime.clock.now())
+def _claim(runtime: Runtime, session: Session, lease: leases.Lease) -> Claimed | None:
+    now = runtime.clock.now()
+    job_id = turns.next_job(session, now)
+    job = None if job_id is None else leases.claim_job(session, job_id, lease, now)
     if job is None:
         return None
+    turns.take(session, job, now)
     model = session.scalars(select(Model).where(Model.id == job.model_id)).one()
     dataset = session.get(Dataset, job.dataset_id) if job.dataset_id is not None else None
-    return Claimed(job, model, dataset, lease, checkpoints.of_job(session, job_id))
+    parts = checkpoints.of_job(session, job.id)
+    return Claimed(job, model, dataset, lease, parts, turns.ring_for_next(session, now))
 
 
 def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from app.api import health
 from app.artifacts import endpoints as artifacts
+from app.batches import endpoints as batches
 from app.datasets import endpoints as datasets
 from app.jobs import endpoints as jobs
 from app.keys import endpoints as keys
@@ -16,6 +17,7 @@ from app.uploads import endpoints as uploads
 # In this order an address is looked for, so what is asked most comes first.
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     jobs.router,
+    batches.router,
     models.router,
     datasets.router,
     uploads.router,
@@ -29,4 +31,4 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
 
 def is_streamed(path: str) -> bool:
     """Whether the endpoint at this address streams its body itself, under limits of its own."""
-    return path in {"/v1/models", "/v1/datasets"} or path.startswith(uploads.PATH)
+    return path in {"/v1/models", "/v1/datasets", batches.PATH} or path.startswith(uploads.PATH)

@@ -200,6 +200,8 @@ PROBLEM_SCHEMA: Final[dict[str, Any]] = {
                     "pointer": {"type": "string", "description": "JSON pointer into the body."},
                     "parameter": {"type": "string"},
                     "in": {"type": "string"},
+                    "line": {"type": "integer", "description": "Of a batch: which job, from 1."},
+                    "code": {"type": "string"},
                     "detail": {"type": "string"},
                 },
             },
@@ -208,6 +210,7 @@ PROBLEM_SCHEMA: Final[dict[str, Any]] = {
         "limit": {"type": "number"},
         "quota": {"type": "string", "description": "stored_bytes or active_jobs: which one is used up."},
         "used": {"type": "number"},
+        "invalid": {"type": "integer", "description": "Of a batch: how many lines are not valid."},
         "needed": {"type": "number"},
         "achievable": {
             "type": "number",

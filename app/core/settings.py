@@ -76,6 +76,10 @@ class Settings(BaseSettings):
         description="A resumable upload that nobody continues or uses is deleted after so long, in seconds.",
     )
     max_json_bytes: int = Field(2 * MEGABYTE, ge=1_000, description="Largest JSON request body, in bytes.")
+    max_batch_bytes: int = Field(
+        8 * MEGABYTE, ge=1_000, description="Largest body or file that makes a batch, in bytes."
+    )
+    max_batch_jobs: int = Field(10_000, ge=1, le=100_000, description="Most jobs in one batch.")
     max_dataset_images: int = Field(2_000_000, ge=1, description="Most images in one data set.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Largest single image, in pixels.")
 
@@ -86,7 +90,10 @@ class Settings(BaseSettings):
         description="Most bytes that an owner's uploads, their checked copies and job files take; 0 = any.",
     )
     max_active_jobs: int = Field(
-        1_000, ge=0, description="Most jobs and plans of an owner that wait or run at once; 0 = any number."
+        10_000,
+        ge=0,
+        description="Most jobs and plans of an owner that wait or run at once, those of batches too; 0 = any "
+        "number.",
     )
     max_requests_per_minute: int = Field(
         6_000, ge=0, description="Requests of one key in a minute; a burst may use them up at once. 0 = any."

@@ -69,8 +69,12 @@ class Unit:
 
     def follow_up(self, services: Services) -> None:
         """What the commit has made true. Nothing here can undo it, so nothing here may fail the request."""
+        heard = True
         for task, row in self._rings:
-            if not services.doorbell.ring(task, row.id):
+            heard = heard and services.doorbell.ring(
+                task, row.id
+            )  # one that does not answer is not asked again
+            if not heard:
                 services.metrics.rings_failed.labels(task).inc()
                 _forget_ring(services.sessions, row)
         for action in self._after:

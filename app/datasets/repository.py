@@ -1,6 +1,6 @@
 """Queries over uploaded data sets. What belongs to another owner does not exist."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
@@ -22,6 +22,12 @@ def find_to_use(session: Session, owner_id: str, dataset_id: str) -> Dataset | N
         return None
     found = _owned(owner_id).where(Dataset.id == dataset_id)
     return session.scalar(found.with_for_update(read=True, key_share=True))
+
+
+def find_many_to_use(session: Session, owner_id: str, ids: Collection[str]) -> Sequence[Dataset]:
+    """Those of these that there are, kept from being deleted until the transaction ends."""
+    found = _owned(owner_id).where(Dataset.id.in_(ids)).order_by(Dataset.id)
+    return session.scalars(found.with_for_update(read=True, key_share=True)).all()
 
 
 def find_to_delete(session: Session, owner_id: str, dataset_id: str) -> Dataset | None:

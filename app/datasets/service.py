@@ -55,7 +55,11 @@ def get(unit: Unit, caller: Caller, dataset_id: str) -> Dataset:
 
 def get_ready(unit: Unit, caller: Caller, dataset_id: str) -> Dataset:
     """A data set that a job may use, kept from being deleted until the job stands."""
-    dataset = repository.find_to_use(unit.session, caller.owner_id, dataset_id)
+    return usable(repository.find_to_use(unit.session, caller.owner_id, dataset_id), dataset_id)
+
+
+def usable(dataset: Dataset | None, dataset_id: str) -> Dataset:
+    """The data set, if there is one and it is ready. Raises NotFound or InvalidState."""
     if dataset is None:
         raise NotFound(f"There is no data set {dataset_id[:64]!r}.")
     if dataset.status != "ready":

@@ -82,9 +82,9 @@ def record(
     return keys
 
 
-def drop(session: Session, job_id: str) -> None:
-    """Forget the job's checkpoint."""
-    session.execute(delete(JobCheckpoint).where(JobCheckpoint.job_id == job_id))
+def drop(session: Session, *job_ids: str) -> None:
+    """Forget the jobs' checkpoints."""
+    session.execute(delete(JobCheckpoint).where(JobCheckpoint.job_id.in_(job_ids)))
 
 
 def rewind(session: Session, job: Job) -> Sequence[JobCheckpoint]:

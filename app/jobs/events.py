@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from app.core.ids import new_id
@@ -42,6 +42,50 @@ def append(
     session.add(event)
     session.flush()
     return event
+
+
+def first(job_id: str, now: datetime) -> JobEvent:
+    """The event with which a new job begins; the caller adds it."""
+    return JobEvent(
+        id=new_id("event", now),
+        job_id=job_id,
+        seq=1,
+        type="progress",
+        stage=None,
+        message="Waiting for a worker",
+        data={},
+        created_at=now,
+    )
+
+
+def append_to_each(
+    session: Session,
+    job_ids: Sequence[str],
+    type: EventType,  # noqa: A002 - the contract's name of the field
+    message: str,
+    data: dict[str, Any],
+    now: datetime,
+) -> None:
+    """Add an event to each of many jobs, whose rows the caller has locked."""
+    numbers = select(JobEvent.job_id, func.max(JobEvent.seq)).group_by(JobEvent.job_id)
+    rows = session.execute(numbers.where(JobEvent.job_id.in_(job_ids))).all()
+    last = {row.job_id: row[1] for row in rows}
+    session.execute(
+        insert(JobEvent),
+        [
+            {
+                "id": new_id("event", now),
+                "job_id": job_id,
+                "seq": last.get(job_id, 0) + 1,
+                "type": type,
+                "stage": None,
+                "message": message,
+                "data": data,
+                "created_at": now,
+            }
+            for job_id in job_ids
+        ],
+    )
 
 
 def after(session: Session, job_id: str, seq: int, limit: int) -> Sequence[JobEvent]:

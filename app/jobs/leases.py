@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Update, func, or_, select, update
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import Update, func, select, update
+from sqlalchemy.orm import Session
 
 from app.core.errors import Problem, WorkerLost
 from app.datasets.tables import Dataset
 from app.jobs import checkpoints, events
+from app.jobs.endings import append_done
 from app.jobs.states import ACTIVE, JobStatus, sources
 from app.jobs.tables import Job, JobCheckpoint
+from app.jobs.waiting import LONGEST_WAIT_SECONDS, is_due
 from app.models.tables import Model
 from app.plans.tables import Plan
 
 Short = type[Model] | type[Dataset] | type[Plan]  # rows of short work: inspections and plans
 EVENTS_TELL = "The job's events tell how each attempt ended, with the last words of its process."
-LONGEST_WAIT_SECONDS = 600.0  # doubling stops here
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,6 @@ class Retries:
     def not_before(self, attempt: int, now: datetime) -> datetime:
         wait = self.first_wait_seconds * 2.0 ** max(attempt - 1, 0)
         return now + timedelta(seconds=min(wait, LONGEST_WAIT_SECONDS))
-
-
-def is_due(not_before: InstrumentedAttribute[datetime | None], now: datetime) -> ColumnElement[bool]:
-    """Whether the wait is over; one longer than any that we set is a clock that was put back."""
-    longest = now + timedelta(seconds=LONGEST_WAIT_SECONDS)
-    return or_(not_before.is_(None), not_before <= now, not_before > longest)
 
 
 def claim_job(session: Session, job_id: str, lease: Lease, now: datetime) -> Job | None:
@@ -181,21 +176,6 @@ def _done(
         checkpoints.drop(session, job_id)
     append_done(session, job_id, status, ended.stage, now, problem)
     return True
-
-
-def append_done(
-    session: Session,
-    job_id: str,
-    status: JobStatus,
-    stage: str | None,
-    now: datetime,
-    problem: dict[str, Any] | None = None,
-) -> None:
-    """The last events of a job; only for whoever has just moved it into an ended status."""
-    if problem is not None:
-        events.append(session, job_id, "error", stage, str(problem.get("detail", "")), problem, now)
-    message = f"The job has {status.value}" if status is not JobStatus.CANCELLED else "The job was cancelled"
-    events.append(session, job_id, "done", stage, message, {"status": status.value}, now)
 
 
 def hand_back_job(session: Session, job_id: str, owner: str, now: datetime) -> JobStatus | None:

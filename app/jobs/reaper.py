@@ -21,6 +21,7 @@ from app.jobs import checkpoints, leases
 from app.jobs.silence import Held, Silence
 from app.jobs.states import ACTIVE, ENDED, JobStatus
 from app.jobs.tables import Job
+from app.jobs.waiting import is_due
 from app.models.tables import Model
 from app.plans.tables import Plan
 from app.storage.store import Store
@@ -139,7 +140,7 @@ class Reaper(Rounds):
         with self._sessions() as session:
             oldest = (
                 select(table.id, table.rung_at, table.not_before)
-                .where(waiting, leases.is_due(table.not_before, now))
+                .where(waiting, is_due(table.not_before, now))
                 .order_by(table.created_at)
                 .limit(RUNG_AT_ONCE)
                 .subquery()

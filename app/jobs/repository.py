@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import Select, case, select, update
 from sqlalchemy.orm import Session
 
 from app.core.ids import is_id
@@ -59,6 +59,25 @@ def ask_to_cancel(session: Session, job_id: str) -> bool:
         .returning(Job.id)
     )
     return moved is not None
+
+
+def stop_batch(session: Session, batch_id: str, now: datetime) -> list[tuple[str, JobStatus]]:
+    """Queued → cancelled and running → cancelling, of all jobs of a batch: their ids and new statuses.
+
+    One statement: a job that a worker takes or hands back meanwhile is one of both, or is met again.
+    """
+    waits = Job.status == JobStatus.QUEUED
+    stoppable = (JobStatus.QUEUED, *sources(JobStatus.CANCELLING))
+    moved = session.execute(
+        update(Job)
+        .where(Job.batch_id == batch_id, Job.status.in_(stoppable))
+        .values(
+            status=case((waits, JobStatus.CANCELLED.value), else_=JobStatus.CANCELLING.value),
+            finished_at=case((waits, now), else_=None),
+        )
+        .returning(Job.id, Job.status)
+    )
+    return [(job_id, JobStatus(status)) for job_id, status in moved]
 
 
 def has_ended(session: Session, job_id: str) -> bool | None:

@@ -1,6 +1,8 @@
 """What can be done with jobs."""
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
 import structlog
 from sqlalchemy import select
@@ -13,12 +15,15 @@ from app.core.metrics import NO_CODE
 from app.core.security import Caller
 from app.core.unit import Services, Unit
 from app.datasets import service as datasets
-from app.jobs import checkpoints, checks, events, from_scratch, leases, repository
-from app.jobs.options import JobCreate
+from app.datasets.tables import Dataset
+from app.jobs import checkpoints, checks, events, from_scratch, repository
+from app.jobs.endings import append_done
+from app.jobs.options import JobCreate, JobOptions
 from app.jobs.states import ENDED, JobStatus
 from app.jobs.tables import Job
 from app.keys import quotas
 from app.models import service as models
+from app.models.tables import Model
 from app.storage.references import release_objects
 
 log = structlog.get_logger()
@@ -29,31 +34,46 @@ def create(unit: Unit, caller: Caller, request: JobCreate) -> Job:
     from_scratch.check_kind(request)
     model = models.get_ready(unit, caller, request.model)
     dataset = None if request.dataset is None else datasets.get_ready(unit, caller, request.dataset)
+    options = accepted(request, model, dataset)
+    quotas.require_jobs(unit.session, caller, 1, unit.now)
+    job = draft(new_id("job", unit.now), caller.owner_id, request, options, unit.now)
+    unit.session.add(job)
+    unit.session.flush()
+    log.info("job.created", job_id=job.id, kind=job.kind, model_id=model.id, dataset_id=job.dataset_id)
+    unit.session.add(events.first(job.id, unit.now))
+    unit.session.flush()
+    unit.ring("worker.run_job", job)
+    return job
+
+
+def accepted(request: JobCreate, model: Model, dataset: Dataset | None) -> JobOptions:
+    """The options frozen, if a job on these can do what is asked. Raises ValidationFailed."""
     checks.check_data(request, dataset)
     checks.check_outputs(request, model)
     checks.check_layers(request.compression, model)
-    quotas.require_jobs(unit.session, caller, 1, unit.now)
-    job = Job(
-        id=new_id("job", unit.now),
-        owner_id=caller.owner_id,
+    return checks.frozen_options(request, dataset)
+
+
+def draft(
+    job_id: str, owner_id: str, request: JobCreate, options: JobOptions, now: datetime, **batch: Any
+) -> Job:
+    """The row of a new job, not yet in the database."""
+    return Job(
+        id=job_id,
+        owner_id=owner_id,
         kind=request.kind,
         name=request.name,
-        model_id=model.id,
-        dataset_id=None if dataset is None else dataset.id,
-        options=checks.frozen_options(request, dataset).model_dump(mode="json"),
+        model_id=request.model,
+        dataset_id=request.dataset,
+        options=options.model_dump(mode="json"),
         annotations=request.metadata,
         status=JobStatus.QUEUED,
         attempt=0,
         progress={"fraction": 0.0},
         warnings=[],
-        created_at=unit.now,
+        created_at=now,
+        **batch,
     )
-    unit.session.add(job)
-    unit.session.flush()
-    log.info("job.created", job_id=job.id, kind=job.kind, model_id=model.id, dataset_id=job.dataset_id)
-    events.append(unit.session, job.id, "progress", None, "Waiting for a worker", {}, unit.now)
-    unit.ring("worker.run_job", job)
-    return job
 
 
 def get(unit: Unit, caller: Caller, job_id: str) -> Job:
@@ -67,7 +87,7 @@ def cancel(unit: Unit, services: Services, caller: Caller, job_id: str) -> Job:
     """Stop a job: at once while it waits, else by its worker, which sees the status within seconds."""
     job = get(unit, caller, job_id)
     if repository.cancel_queued(unit.session, job.id, unit.now):
-        leases.append_done(unit.session, job.id, JobStatus.CANCELLED, None, unit.now)
+        append_done(unit.session, job.id, JobStatus.CANCELLED, None, unit.now)
         ended = services.metrics.work.jobs_ended.labels(JobStatus.CANCELLED, NO_CODE)
         unit.after_commit(ended.inc)
         checkpoints.drop(unit.session, job.id)  # of an attempt before it waited again

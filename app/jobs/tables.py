@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from app.batches.tables import Batch  # noqa: F401 - the table that a foreign key names
 from app.core.db import Base
 from app.core.leases import Leased
 
@@ -16,6 +17,10 @@ class Job(Leased, Base):
         Index("ix_jobs_owner_id_id", "owner_id", "id"),
         Index("ix_jobs_owner_id_status_id", "owner_id", "status", "id"),  # lists by status, and quotas
         Index("ix_jobs_status_created_at", "status", "created_at"),  # reaper and figures: oldest first
+        Index("ix_jobs_batch_id_id", "batch_id", "id"),
+        Index("ix_jobs_batch_id_status", "batch_id", "status"),  # a batch counts its jobs
+        # Whose turn it is: as small as what waits, however many jobs have ended.
+        Index("ix_jobs_waiting", "owner_id", "batch_id", "id", postgresql_where=text("status = 'queued'")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -24,7 +29,8 @@ class Job(Leased, Base):
     name: Mapped[str | None]
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
     dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)
-    batch_id: Mapped[str | None] = mapped_column(index=True)
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey("batches.id"))
+    batch_line: Mapped[int | None]  # which of the batch's lines it was
     options: Mapped[dict[str, Any]]  # JobOptions, frozen when the job was accepted
     annotations: Mapped[dict[str, Any]]  # the user's own `metadata`
     status: Mapped[str]
@@ -86,3 +92,13 @@ class JobCheckpoint(Base):
     event_seq: Mapped[int]
     warnings: Mapped[int]  # how many the job had
     created_at: Mapped[datetime]
+
+
+class Turn(Base):
+    """When an owner's jobs, or those of one of its batches, were last taken by a worker."""
+
+    __tablename__ = "turns"
+
+    owner_id: Mapped[str] = mapped_column(primary_key=True)
+    batch_id: Mapped[str] = mapped_column(primary_key=True)  # empty: jobs of no batch
+    served_at: Mapped[datetime] = mapped_column(index=True)

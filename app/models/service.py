@@ -58,7 +58,11 @@ def get(unit: Unit, caller: Caller, model_id: str) -> Model:
 
 def get_ready(unit: Unit, caller: Caller, model_id: str) -> Model:
     """A model that a job may use, kept from being deleted until the job stands."""
-    model = repository.find_to_use(unit.session, caller.owner_id, model_id)
+    return usable(repository.find_to_use(unit.session, caller.owner_id, model_id), model_id)
+
+
+def usable(model: Model | None, model_id: str) -> Model:
+    """The model, if there is one and it is ready. Raises NotFound or InvalidState."""
     if model is None:
         raise NotFound(f"There is no model {model_id[:64]!r}.")
     if model.status != "ready":

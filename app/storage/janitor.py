@@ -11,11 +11,12 @@ import structlog
 from sqlalchemy import delete
 from sqlalchemy.orm import Session, sessionmaker
 
+from app.batches.retention import expire_batches
 from app.core import idempotency
 from app.core.clock import Clock
 from app.core.rounds import Rounds
 from app.core.settings import Settings
-from app.jobs import checkpoints
+from app.jobs import checkpoints, turns
 from app.jobs.retention import expire_jobs
 from app.keys.tables import IdempotencyRecord, Reservation
 from app.plans.retention import expire_plans
@@ -26,6 +27,7 @@ STALE_UPLOAD: Final = timedelta(days=1)  # longer than any upload takes
 # Objects are stored before their row: one that is younger may be about to get its own. The lock of an object
 # decides; this only spares work.
 ORPHAN_AGE: Final = timedelta(hours=1)
+OLD_TURN: Final = timedelta(days=1)
 
 log = structlog.get_logger(__name__)
 
@@ -42,11 +44,12 @@ class Janitor(Rounds):
         self._settings = settings
 
     def _round(self, now: datetime) -> None:
-        jobs = plans = 0
+        jobs = plans = batches = 0
         if self._settings.retention_days:
             kept = timedelta(days=self._settings.retention_days)
             jobs = expire_jobs(self._sessions, self._store, now - kept)
             plans = expire_plans(self._sessions, now - kept)
+            batches = expire_batches(self._sessions, now - kept)
         uploads = self._store.clear_staging(now - STALE_UPLOAD)
         objects, size = sweep_orphans(self._sessions, self._store, now - ORPHAN_AGE)
         keep = timedelta(hours=self._settings.keep_lost_hours)
@@ -56,6 +59,7 @@ class Janitor(Rounds):
             "janitor.swept",
             jobs=jobs,
             plans=plans,
+            batches=batches,
             uploads=uploads,
             objects=objects,
             bytes=size,
@@ -69,6 +73,7 @@ class Janitor(Rounds):
                 delete(IdempotencyRecord).where(IdempotencyRecord.created_at < now - idempotency.KEPT)
             )
             session.execute(delete(Reservation).where(Reservation.expires_at < now))
+            turns.forget(session, now - OLD_TURN)
 
 
 def sweep_orphans(sessions: sessionmaker[Session], store: Store, before: datetime) -> tuple[int, int]:

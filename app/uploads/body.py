@@ -1,6 +1,7 @@
 """The JSON that uses a resumable upload, at addresses that take a form with a file as well."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
@@ -24,20 +25,28 @@ class FromUpload(BaseModel):
     ) = None
 
 
+def media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def is_json(request: Request) -> bool:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    return kind == "application/json"
+    return media_type(request) == "application/json"
 
 
-async def read_json(request: Request, kind: type[M], limit: int) -> M:
-    """The body as this model. Raises UploadTooLarge, MalformedRequest or ValidationFailed."""
+async def read_body(request: Request, limit: int) -> bytes:
+    """All of the body. Raises UploadTooLarge."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
             raise UploadTooLarge(f"The request body is larger than {limit:,} bytes.", limit=limit)
+    return bytes(body)
+
+
+async def read_json(request: Request, kind: type[M], limit: int) -> M:
+    """The body as this model. Raises UploadTooLarge, MalformedRequest or ValidationFailed."""
     try:
-        given = json.loads(body)
+        given = json.loads(await read_body(request, limit))
     except (ValueError, RecursionError) as error:
         raise MalformedRequest(f"The body is not JSON: {error}.") from error
     try:
@@ -48,16 +57,16 @@ async def read_json(request: Request, kind: type[M], limit: int) -> M:
 
 def form_or_upload(form: dict[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
     """Both bodies as the OpenAPI document describes them."""
-    schema = _inlined(kind.model_json_schema())
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": form},
-                "application/json": {"schema": schema},
-            },
-        }
+    return described({"multipart/form-data": form, "application/json": kind})
+
+
+def described(bodies: Mapping[str, dict[str, Any] | type[BaseModel]]) -> dict[str, Any]:
+    """A body of one of several media types, as the OpenAPI document describes it."""
+    content = {
+        media: {"schema": body if isinstance(body, dict) else _inlined(body.model_json_schema())}
+        for media, body in bodies.items()
     }
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:

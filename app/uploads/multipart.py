@@ -57,6 +57,20 @@ async def receive_upload(
     return Upload(staged, form.filename or "", bytes(form.head), form.texts)
 
 
+async def receive_file(request: Request, limit: int, names: frozenset[str]) -> tuple[bytes, dict[str, str]]:
+    """A form with a small file, all of it in memory, and its fields. Raises as `receive_upload` does."""
+    boundary = _boundary(request)
+    _check_declared_length(request, limit)
+    body = request.stream()
+    form = _Form(boundary, limit, names, lambda _head, _name: None)
+    try:
+        data = b"".join([chunk async for chunk in form.file_chunks(body)])
+    except Problem:
+        await drain(body)
+        raise
+    return data, form.texts
+
+
 def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")

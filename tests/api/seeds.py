@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from sqlalchemy import select
 
 from app.artifacts.tables import Artifact
+from app.batches.tables import Batch
 from app.core.ids import new_id
 from app.core.unit import Services
 from app.datasets.tables import Dataset
@@ -210,6 +211,23 @@ def add_job(services: Services, model: str, owner_id: str | None = None, **chang
         "created_at": now,
     }
     return _add(services, Job(**values | changed))
+
+
+def add_batch(services: Services, owner_id: str | None = None, **changed: Any) -> str:
+    now = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "id": new_id("batch", now),
+        "owner_id": owner_id or owner_of(services),
+        "name": None,
+        "on_error": "abort",
+        "status": "completed",
+        "total": 1,
+        "invalid": 0,
+        "errors": [],
+        "created_at": now,
+        "finished_at": now,
+    }
+    return _add(services, Batch(**values | changed))
 
 
 def add_plan(services: Services, model: str, owner_id: str | None = None, **changed: Any) -> str:

@@ -35,6 +35,7 @@ from tests.api.seeds import npz_bytes, onnx_bytes
 from tests.api.world import BODIES, TUS, World, make_world
 
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
+schemathesis.serializer.alias("application/jsonl", "text/plain")
 
 EXAMPLES = int(os.environ.get("BASISCONV_FUZZ_EXAMPLES", "12"))  # of each operation
 SUMMARY = os.environ.get("BASISCONV_FUZZ_SUMMARY")  # a file to write

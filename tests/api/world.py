@@ -21,6 +21,7 @@ from tests.api.conftest import _client
 from tests.api.seeds import (
     RESULT,
     add_artifact,
+    add_batch,
     add_dataset,
     add_job,
     add_model,
@@ -72,6 +73,13 @@ def _plan(world: World) -> str:
     return add_plan(world.services, world.id_of("model_id"), world.owner_id)
 
 
+def _batch(world: World) -> str:
+    batch = add_batch(world.services, world.owner_id, name=f"batch of {world.mark}")
+    ended = {"status": "succeeded", "result": RESULT, "name": f"batch's job of {world.mark}"}
+    add_job(world.services, world.id_of("model_id"), world.owner_id, batch_id=batch, batch_line=1, **ended)
+    return batch
+
+
 def _artifact(world: World) -> str:
     data = f"file of {world.mark}".encode()
     return add_artifact(world.services, world.id_of("job_id"), data, owner_id=world.owner_id)
@@ -100,6 +108,7 @@ MAKERS: dict[str, Callable[[World], str]] = {
     "dataset_id": _dataset,
     "plan_id": _plan,
     "job_id": _job,
+    "batch_id": _batch,
     "artifact_id": _artifact,
     "key_id": _key,
     "upload_id": _upload,

@@ -3,7 +3,7 @@
 // Takes plain objects, so that any page can use it:
 //   { id, label, href, note?, original?, macs, params, latency, bytes, accuracy, agreement }
 // Costs are absolute (latency in milliseconds), qualities are shares; what was not measured is null.
-// The markup is the macro `chart` of templates/pareto.html, the style static/pareto.css.
+// The markup is the macro `chart` of templates/pareto.html, the style static/css/pareto.css.
 
 import { axisStyle, colour } from "./charts.js";
 import { count, percent, size } from "./format.js";
