@@ -23,13 +23,14 @@ from app.core.errors import (
 from app.core.idempotency import IdempotencyKey, answer_once
 from app.core.pagination import Listing, PageQuery, listing, page_query
 from app.core.problems import invalid, raises
+from app.core.routes import OneThread
 from app.core.schemas import NAME_CHARACTERS, readable
 from app.core.security import Caller, Reader, Writer
 from app.core.unit import Services, ServicesOf, Unit, UnitOfWork, transaction
 from app.jobs.schemas import show_job
 from app.uploads.body import described
 
-router = APIRouter(prefix="/v1/batches", tags=["batches"])
+router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=OneThread)
 PATH: Final = "/v1/batches"
 _ROUTE: Final = "POST /v1/batches"
 _FORM: Final = {
