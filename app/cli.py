@@ -1,4 +1,4 @@
-"""The command line: `basisconv serve`, `migrate`, `keys`, `demo`."""
+"""The server's part of the command line: `basisconv serve`, `migrate`, `keys`, `demo`."""
 
 import os
 from collections.abc import Iterator

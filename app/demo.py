@@ -14,23 +14,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from app import example
-from app.client import Client, DownloadDamaged, Json, ServiceError
 from app.embedded.children import NotStarted, spawn, stop, tail
 from app.embedded.folders import free_port
+from basisconv_client import BasisConvError, Client, Dataset, Event, Job, JobFailed, Model, ServiceError
+from basisconv_client.cli import show
+from basisconv_client.wishes import InputWishes
 
 START_SECONDS: Final = 120  # a first start makes the databases
 STOP_SECONDS: Final = 60  # longer than the server gives its workers
-_FIGURES: Final = ("original", "truncated", "compressed")
 
 
 class DemoFailed(Exception):  # noqa: N818 - says what is wrong
@@ -80,10 +80,12 @@ def main(environment: Mapping[str, str] | None = None) -> int:
     try:
         with running_server(surroundings, console) as (url, key), Client(url, key) as client:
             run(client, surroundings.folder, console)
-    except (DemoFailed, DownloadDamaged, NotStarted, TimeoutError) as error:
-        return _failed(console, str(error))
+    except JobFailed as error:
+        return _failed(console, f"{error.code}: {error}")
     except ServiceError as error:
         return _failed(console, f"The server refused ({error.code}): {error}")
+    except (DemoFailed, BasisConvError, NotStarted, TimeoutError) as error:
+        return _failed(console, str(error))
     except httpx.HTTPError as error:
         return _failed(console, f"The connection to {surroundings.url} broke: {error or repr(error)}")
     except KeyboardInterrupt:
@@ -92,111 +94,59 @@ def main(environment: Mapping[str, str] | None = None) -> int:
     return 0
 
 
-def run(client: Client, folder: Path, console: Console) -> Json:
+def run(client: Client, folder: Path, console: Console) -> Job:
     """Upload, compress, wait, show, download; the finished job."""
     model, dataset = _upload(client, console)
-    job = client.create_job(example.job_body(model["id"], dataset["id"]))
-    console.print(f"Job [bold]{job['id']}[/bold]: {client.url}/jobs/{job['id']}")
-    job = _follow(client, job["id"], console)
-    if job["status"] != "succeeded":
-        raise DemoFailed(_why_not(job))
-    show(job, console)
-    _download(client, job, folder / job["id"], console)
+    job = client.submit(example.job_body(model.id, dataset.id))
+    console.print(f"Job [bold]{job.id}[/bold]: {client.server}/jobs/{job.id}")
+    job = _follow(client, job.id, console)
+    if job.result is not None:
+        console.print(show.before_and_after(job.result), show.verdict(job.result))
+    _download(client, job, folder / job.id, console)
     return job
 
 
-def _upload(client: Client, console: Console) -> tuple[Json, Json]:
+def _upload(client: Client, console: Console) -> tuple[Model, Dataset]:
     for file in (example.NETWORK, example.IMAGES):
         if not file.exists():
             raise DemoFailed(f"{file} is missing. Run this from a full checkout of the project.")
-    model = client.upload_model(example.NETWORK, name=example.NETWORK_NAME, input=example.INPUT)
-    dataset = client.upload_dataset(example.IMAGES, name=example.IMAGES_NAME)
     with console.status("The network and its images are being looked at …"):
-        model = client.wait_ready("models", model["id"])
-        dataset = client.wait_ready("datasets", dataset["id"])
-    summary, examples = model["summary"], dataset["examples"]
-    console.print(
-        f"Network [bold]{model['name']}[/bold]: {summary['macs']:,} MACs, {summary['params']:,} parameters, "
-        f"{summary['compressible']} of {summary['layers']} layers compressible"
-    )
-    console.print(
-        f"Images [bold]{dataset['name']}[/bold]: {examples['train']:,} to learn from, "
-        f"{examples['test']:,} to judge by, {dataset['classes']} classes"
-    )
+        model = client.ready_model(
+            example.NETWORK, name=example.NETWORK_NAME, input=cast(InputWishes, example.INPUT)
+        )
+        dataset = client.ready_dataset(example.IMAGES, name=example.IMAGES_NAME)
+    console.print(show.described(model))
+    console.print(show.described_images(dataset))
     return model, dataset
 
 
-def _follow(client: Client, job: str, console: Console) -> Json:
+def _follow(client: Client, job: str, console: Console) -> Job:
     """The job once it has ended; its progress on the console until then."""
     columns = (TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         bar = progress.add_task("queued", total=1.0)
-        for event in client.events(job):
+
+        def tell(event: Event) -> None:
             if event.type in ("stage", "progress"):
                 progress.update(bar, description=event.stage or "running")
                 if isinstance(fraction := event.data.get("fraction"), int | float):
                     progress.update(bar, completed=fraction)
             elif event.type == "warning":
                 progress.console.print(f"[yellow]Note:[/yellow] {escape(event.message)}", highlight=False)
-        ended = client.job(job)
-        whole = 1.0 if ended["status"] == "succeeded" else None  # None leaves the bar where it is
-        progress.update(bar, description=ended["status"], completed=whole)
+
+        ended = client.wait_job(job, on_event=tell)
+        progress.update(bar, description=ended.status, completed=1.0)
     return ended
 
 
-def _why_not(job: Mapping[str, Any]) -> str:
-    error = job.get("error") or {}
-    reason = f": {error.get('detail', '')} {error.get('hint') or ''}".rstrip() if error else "."
-    return f"The job ended as {job['status']} ({error.get('code', 'no error given')}){reason}"
-
-
-def show(job: Mapping[str, Any], console: Console) -> None:
-    """The table of before and after."""
-    result = job["result"]
-    table = Table(title="Before and after")
-    for heading in ("", "original", "truncated", "compressed"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    rows = {
-        "accuracy": [_percent(result[name].get("accuracy")) for name in _FIGURES],
-        "MACs": _counts(result, "macs"),
-        "parameters": _counts(result, "params"),
-        "file bytes": _counts(result, "bytes"),
-        "latency, batch 1": [_latency(result[name], "batch_1") for name in _FIGURES],
-        "latency, batch 32": [_latency(result[name], "batch_32") for name in _FIGURES],
-    }
-    for name, values in rows.items():
-        table.add_row(name, *values)
-    console.print(table)
-    met = "met" if result["target_met"] else "missed"
-    console.print(f"Target {met}; measured on {result['device']}.")
-
-
-def _counts(result: Mapping[str, Any], name: str) -> list[str]:
-    before = result["original"].get(name)
-    return [_count(result[column].get(name), before) for column in _FIGURES]
-
-
-def _count(value: float | None, before: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,}" if not before or value == before else f"{value:,} ({value / before:.0%})"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2%}"
-
-
-def _latency(figures: Mapping[str, Any], name: str) -> str:
-    value = (figures.get("latency_ms") or {}).get(name)
-    return "–" if value is None else f"{value:.3f} ms"
-
-
-def _download(client: Client, job: Mapping[str, Any], folder: Path, console: Console) -> None:
-    for artifact in client.artifacts(job["id"]):
+def _download(client: Client, job: Job, folder: Path, console: Console) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for artifact in client.artifacts(job.id):
         path = client.download(artifact, folder)
-        size, digest = f"{artifact['bytes']:,}", artifact["sha256"][:16]
-        console.print(f"  {path}  {size} bytes, sha256 {digest}… verified", highlight=False)
-    (folder / "job.json").write_text(json.dumps(dict(job), indent=1))
+        console.print(
+            f"  {path}  {artifact.bytes:,} bytes, sha256 {artifact.sha256[:16]}… verified", highlight=False
+        )
+    (folder / "job.json").write_text(json.dumps(job.json_object(), indent=1))
     console.print(f"The files are in [bold]{folder}[/bold].")
 
 

@@ -12,12 +12,13 @@ COPY pyproject.toml constraints.txt README.md ./
 COPY app app
 COPY worker worker
 COPY basisconv basisconv
+COPY client client
 COPY scripts/vendor_js.py scripts/vendor_js.py
 COPY --from=browser-packages /src/node_modules node_modules
 # The copied browser files become part of the installed package. worker and basisconv come along as a few small
 # files that nothing here imports; their dependencies do not.
 RUN python scripts/vendor_js.py \
-    && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt .
+    && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ./client .
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --home-dir /data basisconv \

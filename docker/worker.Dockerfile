@@ -21,7 +21,8 @@ RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt \
 COPY app app
 COPY worker worker
 COPY basisconv basisconv
-RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[worker]'
+COPY client client
+RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ./client '.[worker]'
 
 # hadolint ignore=DL3006
 FROM ${BASE}

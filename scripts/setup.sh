@@ -12,7 +12,7 @@ exec 9<. && flock 9 # two `make` at once: the second waits
 
 wanted() {
     pwd # a venv does not survive being moved
-    cat pyproject.toml constraints.txt package-lock.json scripts/setup.sh scripts/vendor_js.py 2>/dev/null | sha256sum
+    cat pyproject.toml client/pyproject.toml constraints.txt package-lock.json scripts/setup.sh scripts/vendor_js.py 2>/dev/null | sha256sum
 }
 STAMP=.venv/set-up
 if [ -f "$STAMP" ] && [ "$(wanted)" = "$(cat "$STAMP")" ] && [ -x .venv/bin/python ]; then
@@ -57,7 +57,10 @@ install() {
 }
 
 say "Installing the pinned packages (the first time about 2 GB with torch; some minutes)"
-install -e '.[worker,embedded,dev]'
+install -e ./client -e '.[worker,embedded,dev]'
+if [ ! -x .venv/bin/basisconv ]; then # the service owned the command once: removing that took it along
+    install --no-deps --force-reinstall -e ./client
+fi
 
 if [ -f package-lock.json ]; then
     if ! { command -v npm && node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; } >/dev/null 2>&1; then

@@ -8,10 +8,10 @@ import onnxruntime
 import pytest
 from rich.console import Console
 
-from app.client import Client
 from app.demo import Surroundings, answers, main, running_server
 from app.embedded.children import NotStarted
 from app.embedded.folders import free_port
+from basisconv_client import Client
 from tests.support.service import Service
 
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from app import example
-from app.client import Client
 from app.embedded.folders import free_port
+from basisconv_client import Client
 from tests.support.processes import alive, wait_until
 
 READY_SECONDS = 60
@@ -184,19 +184,16 @@ def test_a_job_interrupted_by_the_end_of_the_run_goes_on_in_the_next(
     quick_to_notice = {"lease_seconds": "3", "heartbeat_seconds": "0.5", "reaper_seconds": "0.5"}
     first = start(**quick_to_notice).wait_ready()
     with Client(f"http://127.0.0.1:{first.port}", (first.var / "api-key").read_text().strip()) as client:
-        model = client.upload_model(example.NETWORK, name="digits", input=example.INPUT)
-        dataset = client.upload_dataset(example.IMAGES, name="digits")
-        client.wait_ready("models", model["id"])
-        client.wait_ready("datasets", dataset["id"])
         job = client.create_job(
-            {
-                "model": model["id"],
-                "dataset": dataset["id"],
-                "compression": {"basis": "weights", "target": {"rank_fraction": 0.5}},
-                "training": {"epochs": 8, "update": "all", "objective": "labels", "augment": "none"},
-                "exports": ["onnx"],
-            }
-        )["id"]
+            client.ready_model(example.NETWORK, name="digits"),
+            client.ready_dataset(example.IMAGES, name="digits"),
+            basis="weights",
+            rank_fraction=0.5,
+            epochs=8,
+            objective="labels",
+            augment="none",
+            exports=["onnx"],
+        ).id
         wait_until(lambda: client.get(f"/v1/jobs/{job}")["stage"] == "finetune", 60)
     first.stop(how)
     second = start(port=first.port, **quick_to_notice).wait_ready()

@@ -1,0 +1,141 @@
+"""`basisconv` before the real service: the whole job, what it prints, how it ends."""
+
+import hashlib
+import json
+import signal
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from basisconv_client import Client
+from tests.client.running import ARCHIVE, IMAGES, INPUT, NETWORK, CommandLine, finish
+from tests.support.processes import wait_until
+from tests.support.service import Service
+
+QUICK = ("--basis", "weights", "--rank-fraction", "0.5", "--exports", "onnx")
+
+
+def test_compress_uploads_follows_shows_and_leaves_a_verified_file(
+    basisconv: CommandLine, client: Client
+) -> None:
+    ran = basisconv.run(
+        "compress",
+        NETWORK,
+        "--data",
+        IMAGES,
+        "--macs",
+        "0.5",
+        *INPUT,
+        "-o",
+        "small.onnx",
+        "--report",
+        "r.html",
+    )
+    assert ran.status == 0, ran.meanwhile
+    for word in ("Before and after", "accuracy", "99.17%", "MACs", "latency, batch 1", "Target met"):
+        assert word in ran.said
+    job = next(client.jobs())
+    assert job.id in ran.meanwhile
+    assert job.result is not None
+    assert job.result.compressed.macs <= 0.5 * job.result.original.macs
+    small = basisconv.folder / "small.onnx"
+    (listed,) = (a.sha256 for a in client.artifacts(job.id) if a.format == "onnx")
+    assert hashlib.sha256(small.read_bytes()).hexdigest() == listed
+    assert (
+        onnxruntime.InferenceSession(small, providers=["CPUExecutionProvider"]).get_inputs()[0].name
+        == "image"
+    )
+    assert "<html" in (basisconv.folder / "r.html").read_text()
+
+
+def test_what_is_on_the_server_already_is_not_sent_again(basisconv: CommandLine, client: Client) -> None:
+    first = basisconv.run("models", "upload", NETWORK, *INPUT, "--json").json
+    images = basisconv.run("datasets", "upload", IMAGES, "--json").json
+    networks = len(list(client.models()))
+    copy = basisconv.folder / "another name.onnx"
+    copy.write_bytes(NETWORK.read_bytes())
+    ran = basisconv.run("compress", copy, "--data", IMAGES, *INPUT, *QUICK, "--json")
+    assert ran.status == 0, ran.meanwhile
+    assert (ran.json["model"], ran.json["dataset"]) == (first["id"], images["id"])
+    named = basisconv.run("compress", first["id"], "-d", images["id"], *QUICK, "-o", "x.onnx", "--json")
+    assert (named.json["model"], named.json["dataset"]) == (first["id"], images["id"])
+    assert len(list(client.models())) == networks
+    with_other_input = basisconv.run("models", "upload", NETWORK, "--mean", "0.5", "--json").json
+    assert with_other_input["id"] != first["id"]
+
+
+def test_json_is_one_value_with_the_files(basisconv: CommandLine) -> None:
+    ran = basisconv.run("compress", ARCHIVE, *QUICK, "--exports", "onnx,pt2", "-o", "made/", "--json")
+    assert ran.status == 0, ran.meanwhile
+    assert ran.json["status"] == "succeeded"
+    files = {file["format"]: Path(file["path"]) for file in ran.json["files"]}
+    assert {"onnx", "pt2"} <= set(files)
+    assert all((basisconv.folder / path).is_file() for path in files.values())
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(
+    basisconv: CommandLine, client: Client, shared_server: Service
+) -> None:
+    long = ("--macs", "0.6", "--epochs", "1000", "--objective", "labels", "--learning-rate", "0.01")
+    process = basisconv.start("compress", NETWORK, "-d", IMAGES, *INPUT, *long)
+    wait_until(lambda: any(job.status == "running" for job in client.jobs()), 60)
+    job = next(client.jobs())
+    wait_until(lambda: client.job(job.id).stage, 60)
+    process.send_signal(signal.SIGINT)
+    ran = finish(process)
+    assert ran.status == 130
+    assert f"basisconv jobs watch {job.id}" in ran.meanwhile
+    assert client.job(job.id).status == "running"
+    assert basisconv.run("jobs", "cancel", job.id).status == 0
+    watched = basisconv.run("jobs", "watch", job.id)
+    assert watched.status == 1
+    assert "cancelled" in watched.said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "word"),
+    [
+        (["compress", NETWORK], 2, "exactly one target"),
+        (["compress", NETWORK, "--macs", "0.5", "--params", "0.5"], 2, "--macs and --params"),
+        (["compress", "nowhere.onnx", "--macs", "0.5"], 2, "nowhere.onnx"),
+        (["compress", NETWORK, "--macs", "0.5", "-o", "small.h5"], 2, ".safetensors"),
+        (["compress", NETWORK, "--macs", "7"], 2, "#/compression/target/macs"),
+        (["compress", IMAGES, "--macs", "0.5"], 2, "unsupported_format"),
+        (["jobs", "show", "job_" + "0" * 26], 4, "not_found"),
+    ],
+)
+def test_what_is_wrong_is_told_by_status_and_sentence(
+    basisconv: CommandLine, arguments: list[str], status: int, word: str
+) -> None:
+    ran = basisconv.run(*arguments)
+    assert (ran.status, ran.said) == (status, "")
+    assert word in " ".join(ran.meanwhile.replace("│", " ").split())
+
+
+def test_nobody_signed_in_a_wrong_key_and_a_server_that_is_not_there(
+    basisconv: CommandLine, shared_server: Service
+) -> None:
+    nobody = basisconv.run("jobs", "list", BASISCONV_SERVER="", BASISCONV_API_KEY="")
+    assert (nobody.status, "basisconv login" in nobody.meanwhile) == (3, True)
+    wrong = basisconv.run("jobs", "list", "--json", BASISCONV_API_KEY="bc_wrong")
+    assert wrong.status == 3
+    assert json.loads(wrong.meanwhile)["error"]["code"] == "unauthenticated"
+
+
+def test_login_stores_server_and_key_for_its_owner_alone(
+    basisconv: CommandLine, shared_server: Service
+) -> None:
+    unset = {"BASISCONV_SERVER": "", "BASISCONV_API_KEY": ""}
+    (basisconv.folder / "key").write_text(f"{shared_server.key}\n")
+    assert basisconv.run("login", shared_server.url, "--key-file", "key", **unset).status == 0
+    (file,) = (basisconv.folder.parent / "home").rglob("profile.json")
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert basisconv.run("usage", "--json", **unset).json["server"] == shared_server.url
+    elsewhere = basisconv.run("usage", BASISCONV_SERVER="http://127.0.0.1:9", BASISCONV_API_KEY="")
+    assert elsewhere.status == 3  # the stored key is for the stored server
+    (basisconv.folder / "key").write_text("bc_wrong")
+    assert basisconv.run("login", shared_server.url, "--key-file", "key", **unset).status == 3
+    assert basisconv.run("usage", **unset).status == 0  # what was stored stays
+    assert basisconv.run("logout", **unset).status == 0
+    assert basisconv.run("usage", **unset).status == 3
