@@ -1,6 +1,8 @@
 """The end of a job: its result in the REST contract's words, and what did not turn out as wished."""
 
+import platform
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import Any, Final
 
 from basisconv.cost import Costs, count
@@ -13,6 +15,7 @@ from worker.work import Work
 
 NO_SPEED_UP: Final = 0.98  # of the original's time: less than 2 % faster is within the noise of timing
 ROUNDING: Final = 1e-9
+PACKAGES: Final = ("basisconv", "torch", "onnx", "onnxruntime", "numpy")
 
 
 @dataclass
@@ -210,6 +213,7 @@ def result(work: Work, spent: Spent, judged: Judgement) -> dict[str, Any]:
         "latency_repeats": repeats(work.timings),
         "evaluated_images": work.reference.count if work.tests.real and work.reference else 0,
         "peak_memory_bytes": max((spent.peak_device_bytes or spent.peak_bytes).values()),
+        "versions": versions(),
         "seconds": spent.seconds,
         "peak_bytes": spent.peak_bytes,
         "peak_device_bytes": spent.peak_device_bytes or None,
@@ -220,6 +224,11 @@ def result(work: Work, spent: Spent, judged: Judgement) -> dict[str, Any]:
         "exports": [_public(entry) for entry in work.files if entry["published"]],
         "attachments": work.attachments,
     }
+
+
+def versions() -> dict[str, str]:
+    """What the figures may depend on, beside the code that was run."""
+    return {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
 def _figures(work: Work, costs: Costs, answers: Answers | None) -> dict[str, Any]:

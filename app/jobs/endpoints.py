@@ -1,5 +1,6 @@
 """``/v1/jobs``."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -7,8 +8,8 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from app.artifacts import repository as artifacts
-from app.artifacts.report import content_policy, render_report
 from app.artifacts.schemas import ArtifactOut, show_artifact
+from app.artifacts.tables import Artifact
 from app.core.errors import IdempotencyConflict, InvalidState, NotFound, QuotaExceeded
 from app.core.idempotency import IdempotencyKey, answer_once
 from app.core.ids import is_id
@@ -18,13 +19,17 @@ from app.core.routes import OneThread
 from app.core.security import Caller, Reader, Writer
 from app.core.unit import Services, ServicesOf, Unit, UnitOfWork, transaction
 from app.datasets import service as datasets
+from app.datasets.schemas import show_dataset
 from app.jobs import repository, service
 from app.jobs.cursor import event_cursor
 from app.jobs.options import JobCreate
 from app.jobs.schemas import EventOut, JobOut, MetricPoint, show_event, show_job
 from app.jobs.states import ENDED, JobStatus
 from app.jobs.stream import follow
+from app.jobs.tables import Job
 from app.models import service as models
+from app.models.schemas import show_model
+from app.web.report import MOST_RECIPE_BYTES, Contents, content_policy, render_report
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=OneThread)
 
@@ -161,22 +166,42 @@ def list_artifacts(
 
 
 @router.get("/{job_id}/report", response_class=HTMLResponse, responses=raises(NotFound, InvalidState))
-def get_report(job_id: str, unit: UnitOfWork, caller: Reader) -> HTMLResponse:
+def get_report(job_id: str, unit: UnitOfWork, services: ServicesOf, caller: Reader) -> HTMLResponse:
     """The job as one self-contained HTML file, to keep or to print."""
-    job = service.get(unit, caller, job_id)
-    return HTMLResponse(_report(unit, caller, job_id), headers=_report_headers(job.id))
-
-
-def _report(unit: Unit, caller: Caller, job_id: str) -> str:
     job = service.get(unit, caller, job_id)
     if job.status not in ENDED:
         raise InvalidState(
             f"The job {job.id} is {job.status}; its report exists once it has ended.",
             hint="Follow /v1/jobs/{id}/events until `done`.",
         )
+    contents = _contents(unit, services, caller, job)
+    return HTMLResponse(render_report(contents, unit.now), headers=_report_headers(job.id))
+
+
+def _contents(unit: Unit, services: Services, caller: Caller, job: Job) -> Contents:
     model = models.get(unit, caller, job.model_id)
     dataset = None if job.dataset_id is None else datasets.get(unit, caller, job.dataset_id)
-    return render_report(job, model, dataset, unit.now)
+    made, _ = artifacts.page_of(unit.session, caller.owner_id, job.id, PageQuery(limit=100, order="asc"))
+    series: dict[str, list[tuple[int, float]]] = {}
+    for row in repository.metrics(unit.session, job.id):
+        series.setdefault(row.name, []).append((row.step, row.value))
+    return Contents(
+        job=show_job(job).model_dump(mode="json"),
+        model=show_model(model).model_dump(mode="json"),
+        layers=model.layers or [],
+        dataset=None if dataset is None else show_dataset(dataset).model_dump(mode="json"),
+        files=[show_artifact(one).model_dump(mode="json") for one in made],
+        metrics=series,
+        recipe=_recipe(services, made),
+    )
+
+
+def _recipe(services: Services, made: Sequence[Artifact]) -> str | None:
+    """What recipe.json says, where it is short enough to be read."""
+    found = next((one for one in made if one.format == "recipe"), None)
+    if found is None or found.bytes > MOST_RECIPE_BYTES:
+        return None
+    return b"".join(services.store.read(found.sha256, 0, found.bytes)).decode("utf-8", "replace")
 
 
 def _report_headers(job_id: str) -> dict[str, str]:

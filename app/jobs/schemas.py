@@ -126,6 +126,7 @@ class JobResult(Measured):
     latency_repeats: dict[str, int] | None = Field(
         None, description="How often each network was timed, by batch size, the two in turns."
     )
+    versions: dict[str, str] | None = Field(None, description="Of the worker's Python and libraries.")
     seconds: dict[str, float]
     peak_bytes: dict[str, int] | None = Field(
         None, description="The most memory of the machine that each stage held at once."

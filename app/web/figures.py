@@ -12,6 +12,7 @@ from app.web.formatting import milliseconds, percent, times
 
 Document = Mapping[str, Any]
 LEAST_COLUMN: Final = 0.5  # per cent of the height: a rank of 1 of 512 still shows
+UNIT: Final = "\N{NO-BREAK SPACE}ms"
 MOST_POINTS: Final = 400  # of a curve: more than a page has dots across
 
 
@@ -124,7 +125,9 @@ def latency(figures: Document, key: str) -> tuple[float, float]:
 
 
 def with_spread(value: float, spread: float) -> str:
-    return f"{milliseconds(value)} ± {milliseconds(spread)}" if spread else milliseconds(value)
+    if not spread:
+        return milliseconds(value)
+    return f"{milliseconds(value).removesuffix(UNIT)} ± {milliseconds(spread)}"
 
 
 def batch_words(key: str) -> str:

@@ -21,6 +21,7 @@ from app.web.formatting import (
     ratio,
     size,
     times,
+    whole,
 )
 
 Document = Mapping[str, Any]
@@ -118,6 +119,10 @@ def _timing(job: Document, progress: Document) -> str:
 
 def _stages_of(job: Document) -> Mapping[str, tuple[str, str]]:
     return wording.STAGES_OF_TRAINING if job.get("kind") == "train" else wording.STAGES
+
+
+def stage_labels(job: Document) -> dict[str, str]:
+    return {name: label for name, (label, _) in _stages_of(job).items()}
 
 
 def _moment(text: str) -> datetime:
@@ -227,20 +232,29 @@ def _expected(result: Document) -> str | None:
     return decibels(min(figures.values())) if figures else None
 
 
-def rows(result: Document) -> list[Row]:
-    """Original, truncated and compressed side by side; measures that nobody took are left out."""
+def rows(result: Document, *, exact: bool = False) -> list[Row]:
+    """Original, truncated and compressed side by side; measures that nobody took are left out.
+
+    exact: every digit that was measured, for a reader who compares reports.
+    """
     columns = [result.get(name) or {} for name in _COLUMNS]
+    share = _finely if exact else percent
+    number, bytes_ = (whole, whole) if exact else (count, size)
     found = [
-        _row("Accuracy", [c.get("accuracy") for c in columns], percent, _point_note),
-        _row("Same answers as the original", [c.get("agreement") for c in columns], percent, None),
+        _row("Accuracy", [c.get("accuracy") for c in columns], share, _point_note),
+        _row("Same answers as the original", [c.get("agreement") for c in columns], share, None),
         _row("Distance from the original", [_decibels(c) for c in columns], decibels, None),
-        _row("Operations (MACs)", [c.get("macs") for c in columns], count, _share_note),
-        _row("Parameters stored", [c.get("params") for c in columns], count, _share_note),
-        _row("Parameters that learn", [c.get("learnable_params") for c in columns], count, _share_note),
-        _row("File", [c.get("bytes") for c in columns], size, _share_note),
+        _row("Operations (MACs)", [c.get("macs") for c in columns], number, _share_note),
+        _row("Parameters stored", [c.get("params") for c in columns], number, _share_note),
+        _row("Parameters that learn", [c.get("learnable_params") for c in columns], number, _share_note),
+        _row("File in bytes" if exact else "File", [c.get("bytes") for c in columns], bytes_, _share_note),
     ]
     found += [_latency_row(columns, key) for key in _timed(columns)]
     return [row for row in found if row is not None]
+
+
+def _finely(value: float | None) -> str:
+    return percent(value, 2)
 
 
 def _timed(columns: Sequence[Document]) -> list[str]:
@@ -331,16 +345,34 @@ def _difference(value: float) -> str:
     return "no difference at all" if value == 0 else f"largest difference {value:.1e}".replace("e-0", "e-")
 
 
-def request_text(public_url: str, job: Document) -> str:
-    """The request that repeats this job, for a shell."""
+def request_body(job: Document) -> dict[str, Any]:
+    """The body of ``POST /v1/jobs`` that repeats this job."""
     body = {"kind": job["kind"], "model": job["model"]}
     if job.get("dataset"):
         body["dataset"] = job["dataset"]
     if job.get("name"):
         body["name"] = job["name"]
     body |= {name: _without_none(job[name]) for name in ("compression", "training", "limits", "exports")}
-    lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in body.items() if value)
-    quoted = ("{\n" + ",\n".join(lines) + "\n}").replace("'", "'\\''")
+    return {name: value for name, value in body.items() if value}
+
+
+def in_lines(document: Document) -> str:
+    """JSON as one reads it: a line for each member, and for each item of a list of objects."""
+    lines = (f"  {json.dumps(name)}: {_member(value)}" for name, value in document.items())
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _member(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        items = ",\n".join(f"    {json.dumps(item, ensure_ascii=False)}" for item in value)
+        return f"[\n{items}\n  ]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def request_text(public_url: str, job: Document) -> str:
+    """The request that repeats this job, for a shell."""
+    body = request_body(job)
+    quoted = in_lines(body).replace("'", "'\\''")
     return (
         f"curl {public_url}/v1/jobs \\\n"
         '  -H "Authorization: Bearer $(cat var/api-key)" \\\n'

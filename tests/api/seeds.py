@@ -14,7 +14,7 @@ from app.batches.tables import Batch
 from app.core.ids import new_id
 from app.core.unit import Services
 from app.datasets.tables import Dataset
-from app.jobs.tables import Job
+from app.jobs.tables import Job, JobMetric
 from app.keys.tables import ApiKey
 from app.models.tables import Model
 from app.plans.tables import Plan
@@ -68,6 +68,7 @@ RESULT = {
     "target_met": True,
     "device": "cpu",
     "latency_repeats": {"batch_1": 100, "batch_32": 25},
+    "versions": {"torch": "2.13.0"},
     "seconds": {"decompose": 1.5},
     "peak_bytes": {"decompose": 400_000_000},
     "peak_device_bytes": None,
@@ -228,6 +229,16 @@ def add_batch(services: Services, owner_id: str | None = None, **changed: Any) -
         "finished_at": now,
     }
     return _add(services, Batch(**values | changed))
+
+
+POINTS = (("train_loss", 2, 0.5), ("train_loss", 1, 0.9), ("accuracy", 1, 0.8))
+
+
+def add_metrics(services: Services, job: str) -> None:
+    """What a short training measured: name, step and value of each."""
+    with services.sessions.begin() as session:
+        for name, step, value in POINTS:
+            session.add(JobMetric(job_id=job, name=name, step=step, value=value, at=datetime.now(UTC)))
 
 
 def add_plan(services: Services, model: str, owner_id: str | None = None, **changed: Any) -> str:

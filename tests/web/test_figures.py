@@ -42,7 +42,7 @@ def test_the_slower_network_with_its_spread_fills_the_frame() -> None:
     assert group.label == "One image at a time"
     assert (after.width, after.low, after.high) == (90.0, 80.0, 100.0)
     assert before.width == 50.0
-    assert after.text == "1.80\xa0ms ± 0.20\xa0ms"
+    assert after.text == "1.80 ± 0.20\xa0ms"
     assert after.note == "0.56× as fast"
 
 

@@ -1,7 +1,7 @@
 """What a job says where the smaller network is not the faster one."""
 
 from basisconv.formats.verify import Latency
-from worker.outcome import no_speed_up
+from worker.outcome import no_speed_up, versions
 from worker.timing import Timing, figures, repeats
 
 
@@ -31,3 +31,7 @@ def test_spreads_and_repeats_are_kept_beside_the_medians() -> None:
         "latency_spread_ms": {"batch_1": 0.02, "batch_32": None},
     }
     assert repeats(timings) == {"batch_1": 40}
+
+
+def test_the_result_names_the_libraries_that_made_it() -> None:
+    assert set(versions()) == {"Python", "basisconv", "torch", "onnx", "onnxruntime", "numpy"}
