@@ -144,13 +144,14 @@ def test_a_worker_told_to_stop_hands_its_job_back_and_the_next_worker_finishes_i
 def test_a_long_download_of_a_jobs_inputs_is_broken_off_when_the_worker_stops_or_the_job_is_cancelled(
     bench: Bench, settings: Settings, monkeypatch: pytest.MonkeyPatch, asked: str, status: str
 ) -> None:
-    stopping, began = Event(), Event()
+    stopping, began, ended = Event(), Event(), Event()
 
     def drip(*_: object) -> Iterator[bytes]:
         for _ in range(3_000):
             began.set()
             time.sleep(0.01)
             yield b"x"
+        ended.set()
 
     runtime = Runtime.build(settings, stopping)
     monkeypatch.setattr(runtime.store, "_ranges", drip)
@@ -167,6 +168,7 @@ def test_a_long_download_of_a_jobs_inputs_is_broken_off_when_the_worker_stops_or
     asker.start()
     run_job(runtime, job_id)
     asker.join()
+    assert not ended.is_set()
     job = bench.job(job_id)
     assert (job.status, job.stage, job.attempt) == (status, None, 0 if asked == "stop" else 1)
     assert not [path for path in runtime.scratch_root.iterdir() if path.is_dir()]
