@@ -177,5 +177,9 @@ def as_inspection_problem(document: dict[str, Any]) -> dict[str, Any]:
     code = document.get("code")
     if code not in (OutOfMemory.code, TimeLimit.code):
         return document
-    problem: Problem = ResourceLimit(str(document.get("detail", "")), limit=document.get("limit"))
+    problem: Problem = ResourceLimit(
+        str(document.get("detail", "")),
+        hint="Send a smaller file, or have the server's limit of an inspection raised.",
+        limit=document.get("limit"),
+    )
     return problem.document()

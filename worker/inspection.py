@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,6 +15,7 @@ from app.models.sniff import HEAD_BYTES, sniff
 from basisconv.cost import Layer, count, describe
 from basisconv.errors import MethodError
 from basisconv.formats import onnx_reader, pt2_reader
+from basisconv.formats.budget import Budget
 from basisconv.formats.compare import check_import
 from basisconv.formats.network import Layout, Network, as_tuple, evaluating
 from worker.problems import as_problem
@@ -21,6 +23,7 @@ from worker.problems import as_problem
 Report = Callable[[dict[str, Any]], None]
 _FIELDS: Final = ("shape", "scale", "mean", "std", "layout", "resize", "crop", "interpolation")
 _INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic")
+_MAX_VALUE: Final = 1 << 30  # numbers of one value: 4 GB
 _MAX_PIXELS: Final = 100_000_000  # floats of one image; the first layer's output is larger still
 
 
@@ -35,7 +38,7 @@ def inspect_model(task: dict[str, Any], folder: Path, report: Report) -> dict[st
     try:
         with torch.no_grad():
             report(_progress(0.1, "Reading the network"))
-            network = _load(source, canonical, found, requested)
+            network = _load(source, canonical, found, requested, _budget(task))
             report(_progress(0.5, "Comparing our copy with the file"))
             check_import(network)
             report(_progress(0.8, "Measuring the layers"))
@@ -56,10 +59,17 @@ def _format(source: Path, said: str) -> Literal["onnx", "pt2"]:
     return found
 
 
-def _load(source: Path, canonical: Path, found: Literal["onnx", "pt2"], requested: "Requested") -> Network:
+def _budget(task: dict[str, Any]) -> Budget:
+    """What the server lets one call of a network cost; an inspection makes about a dozen."""
+    return Budget(task.get("max_macs", math.inf), task.get("max_values", math.inf), _MAX_VALUE)
+
+
+def _load(
+    source: Path, canonical: Path, found: Literal["onnx", "pt2"], requested: "Requested", budget: Budget
+) -> Network:
     """The network, read back from the canonical form wherever that differs from the upload."""
     if found == "onnx":
-        network = onnx_reader.load(source, requested.shape, requested.layout)
+        network = onnx_reader.load(source, requested.shape, requested.layout, budget)
         assert isinstance(network.source, ModelProto)
         canonical.write_bytes(network.source.SerializeToString())
         return network
@@ -69,18 +79,24 @@ def _load(source: Path, canonical: Path, found: Literal["onnx", "pt2"], requeste
     pt2_reader.canonicalise(source, clean)
     canonical.write_bytes(clean.getvalue())
     clean.seek(0)
-    return pt2_reader.load(clean, requested.shape)
+    return pt2_reader.load(clean, requested.shape, budget)
 
 
 def _answer(network: Network, requested: "Requested") -> dict[str, Any]:
     channels, height, width = network.input_shape
     if channels * height * width > _MAX_PIXELS:
-        raise MalformedModel(f"One image of {channels}×{height}×{width} floats is more than {_MAX_PIXELS:,}.")
+        raise MalformedModel(
+            f"One image of {channels}×{height}×{width} floats is more than {_MAX_PIXELS:,}.",
+            hint='Say a smaller size when you upload: input {"shape": [3, 224, 224]}.',
+        )
     example = network.example()
     shapes = _output_shapes(network)
     table = describe(network.module, example)
     if not table:
-        raise MalformedModel("The network has no convolution or linear layer with stored weights.")
+        raise MalformedModel(
+            "The network has no convolution or linear layer with stored weights.",
+            hint="There is nothing in it that could be made smaller.",
+        )
     costs = count(network.module, example)
     public = network.public()
     layers = [_row(layer, public.get(layer.name, layer.name)) for layer in table]

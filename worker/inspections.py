@@ -84,8 +84,14 @@ class _ModelInspection:
     answer: type[Inspected] = InspectedModel
     malformed: type[Problem] = MalformedModel
 
-    def describe(self, row: Model, _: Runtime, /) -> dict[str, Any]:
-        return {"task": "inspect_model", "format": row.format, "input": row.requested_input}
+    def describe(self, row: Model, runtime: Runtime, /) -> dict[str, Any]:
+        return {
+            "task": "inspect_model",
+            "format": row.format,
+            "input": row.requested_input,
+            "max_macs": runtime.settings.max_model_macs,
+            "max_values": runtime.settings.max_model_values,
+        }
 
     def disk_bytes(self, runtime: Runtime, /) -> int:
         return 4 * runtime.settings.max_model_bytes + 100_000_000  # upload, canonical form, and room

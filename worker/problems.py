@@ -23,6 +23,7 @@ _MEMORY: Final = (
     "unable to allocate",
     "can't start new thread",
 )
+_LONGEST: Final = 2_000  # letters of a sentence or a name, however long a stranger's words in it are
 _DISK: Final = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -81,10 +82,11 @@ def why_lost(error: BaseException) -> str:
 
 def _from_method(error: Any, task: Mapping[str, Any]) -> Problem:
     cls = BY_CODE.get(str(error.code), Internal)
+    layer = getattr(error, "public_layer", None) or error.layer
     return cls(
-        str(error.detail),
+        str(error.detail)[:_LONGEST],
         hint=error.hint,
-        layer=getattr(error, "public_layer", None) or error.layer,
+        layer=None if layer is None else str(layer)[:_LONGEST],
         achievable=error.achievable,
         **({"task": task["task"]} if cls is Internal else {}),
     )

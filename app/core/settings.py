@@ -80,6 +80,15 @@ class Settings(BaseSettings):
         8 * MEGABYTE, ge=1_000, description="Largest body or file that makes a batch, in bytes."
     )
     max_batch_jobs: int = Field(10_000, ge=1, le=100_000, description="Most jobs in one batch.")
+    max_model_macs: int = Field(
+        500_000_000_000,
+        ge=1,
+        description="Most multiplications of one call of an uploaded network, on one image or on the batch "
+        "that its file fixes.",
+    )
+    max_model_values: int = Field(
+        20_000_000_000, ge=1, description="Most numbers that one such call reads or writes in its operators."
+    )
     max_dataset_images: int = Field(2_000_000, ge=1, description="Most images in one data set.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Largest single image, in pixels.")
 

@@ -48,7 +48,10 @@ async def read_json(request: Request, kind: type[M], limit: int) -> M:
     try:
         given = json.loads(await read_body(request, limit))
     except (ValueError, RecursionError) as error:
-        raise MalformedRequest(f"The body is not JSON: {error}.") from error
+        raise MalformedRequest(
+            f"The body is not JSON: {error}.",
+            hint='Send {"upload": "upload_…"} of a complete upload, or a form with the file.',
+        ) from error
     try:
         return kind.model_validate(given)
     except ValidationError as error:

@@ -20,6 +20,8 @@ from app.core.problems import invalid
 from app.storage.store import Staged, Store
 
 HEAD_BYTES: Final = 65_536  # what the sniffers look at
+_HEADER_BYTES: Final = 16_384  # a name of 200 characters takes below 3,000, however it is written
+_WITH_CURL: Final = "With curl: -F file=@network.onnx"
 _FIELD_BYTES: Final = 262_144  # `classes` of 10,000 folder names fits
 FORM_BYTES: Final = 1 << 20  # what fields and boundaries may add to the file's own limit
 _NAME_CHARACTERS: Final = 200
@@ -76,7 +78,7 @@ def _boundary(request: Request) -> bytes:
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise MalformedRequest(
-            "Send the file as multipart/form-data with a boundary.", hint="With curl: -F file=@network.onnx"
+            "The request is no form: send the file as multipart/form-data with a boundary.", hint=_WITH_CURL
         )
     return boundary
 
@@ -94,7 +96,15 @@ def declared_length(request: Request) -> int | None:
 
 
 def _too_large(said: str, limit: int) -> UploadTooLarge:
-    return UploadTooLarge(f"{said}; the limit for this file is {limit:,} bytes.", limit=limit)
+    return UploadTooLarge(
+        f"{said}; the limit for this file is {limit:,} bytes.",
+        hint="Send a smaller file, or have the limit raised.",
+        limit=limit,
+    )
+
+
+def _unreadable(reason: object) -> MalformedRequest:
+    return MalformedRequest(f"The form cannot be read: {str(reason).rstrip('.')[:300]}.", hint=_WITH_CURL)
 
 
 async def drain(body: AsyncIterator[bytes]) -> None:
@@ -113,6 +123,7 @@ class _Part:
 
     header_name: bytearray = field(default_factory=bytearray)
     header_value: bytearray = field(default_factory=bytearray)
+    header_bytes: int = 0  # of all its headers together
     disposition: bytes = b""
     name: str = ""
     is_file: bool = False
@@ -134,13 +145,13 @@ class _Form:
         try:
             self._parser = MultipartParser(boundary, self._callbacks())
         except FormParserError as error:
-            raise MalformedRequest(f"The form cannot be read: {error}.") from error
+            raise _unreadable(error) from error
 
     def _callbacks(self) -> Any:
         return {
             "on_part_begin": self._on_part_begin,
-            "on_header_field": lambda data, start, end: self._part.header_name.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._part.header_value.extend(data[start:end]),
+            "on_header_field": lambda data, start, end: self._take(self._part.header_name, data[start:end]),
+            "on_header_value": lambda data, start, end: self._take(self._part.header_value, data[start:end]),
             "on_header_end": self._on_header_end,
             "on_headers_finished": self._on_headers_finished,
             "on_part_data": self._on_part_data,
@@ -153,17 +164,25 @@ class _Form:
             try:
                 self._parser.write(chunk)
             except FormParserError as error:
-                raise MalformedRequest(f"The form cannot be read: {error}.") from error
+                raise _unreadable(error) from error
             while self._pending:
                 yield self._pending.popleft()
         if not self._ended:
-            raise MalformedRequest("The form ends before its closing boundary: the upload is incomplete.")
+            raise MalformedRequest(
+                "The form ends before its closing boundary: the upload is incomplete.", hint="Send it again."
+            )
         if self.filename is None:
-            raise invalid(("file",), "The form has no file part named `file`.")
+            raise invalid(("file",), "The form has no file part named `file`.", hint=_WITH_CURL)
         self.texts = {name: _text(name, bytes(raw)) for name, raw in self._fields.items()}
 
     def _on_part_begin(self) -> None:
         self._part = _Part()
+
+    def _take(self, gathered: bytearray, piece: bytes) -> None:
+        self._part.header_bytes += len(piece) + 1  # empty ones count as well
+        if self._part.header_bytes > _HEADER_BYTES:
+            raise _unreadable(f"the headers of a part are longer than {_HEADER_BYTES:,} bytes")
+        gathered.extend(piece)
 
     def _on_header_end(self) -> None:
         if self._part.header_name.lower() == b"content-disposition":

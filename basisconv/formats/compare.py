@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from basisconv.errors import MethodError
+from basisconv.formats.names import quoted, shortened
 from basisconv.formats.network import Network, as_tuple, evaluating
 from basisconv.formats.onnx_checks import node_names
 from basisconv.formats.pt2_import import layer_of
@@ -20,6 +21,7 @@ from basisconv.formats.verify import Outputs, layout_of, onnx_runner, run_part
 # Of an output's largest number. Float32 networks of 200 layers agree to 1e-5 of it; a wrong padding or a
 # missing scale is off by more than 1e-2.
 TOLERANCE: Final = 1e-3
+_OTHERWISE: Final = "Export the network with another opset, or without the operator of that node."
 SMALLEST_SCALE: Final = 1e-3  # outputs below it are judged by their absolute difference: runtimes round there
 
 
@@ -31,19 +33,19 @@ def check_import(network: Network, seed: int = 0) -> float:
     """
     images = network.example(network.batch or 2, seed=seed)
     reference = _reference(network, images)
-    with evaluating(network.module):
-        ours = tuple(value.numpy() for value in as_tuple(network.module(images)))
+    _refuse_nothing_finite(network, images, reference)
+    ours = _ours(network, images)
     worst = max(map(difference, ours, reference), default=0.0) if _same_shapes(ours, reference) else np.inf
     if worst <= TOLERANCE:
         return worst
     node, off = _first_difference(network, images)
-    where = f"They part at the node {node!r}, by {off:.2g} of its largest value." if node else ""
+    where = f"They part at the node {quoted(node)}, by {off:.2g} of its largest value." if node else ""
     raise MethodError(
         "import_mismatch",
         f"Our copy's outputs differ from the file's by {worst:.2g} of the largest value "
         f"(up to {TOLERANCE:g} is rounding). {where}".rstrip(),
         layer=node,
-        hint="Export the network with another opset, or without the operator of that node.",
+        hint=_OTHERWISE,
     )
 
 
@@ -73,11 +75,47 @@ def _reference(network: Network, images: Tensor) -> Outputs:
         with torch.no_grad():
             return tuple(value.numpy() for value in as_tuple(network.source.module()(images)))
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
         raise MethodError(
             "malformed_model",
-            f"The network cannot be run on images of shape {tuple(images.shape)}: {reason}",
+            f"The network cannot be run on images of shape {tuple(images.shape)}: {_reason(error)}",
+            hint="Run it yourself with random images of this shape, and export it again.",
         ) from error
+
+
+def _ours(network: Network, images: Tensor) -> Outputs:
+    try:
+        with evaluating(network.module):
+            return tuple(value.numpy() for value in as_tuple(network.module(images)))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise MethodError(
+            "import_mismatch",
+            f"Our copy cannot be run on images of shape {tuple(images.shape)}, though the file can: "
+            f"{_reason(error)}",
+            hint=_OTHERWISE,
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return shortened(" ".join(str(error).split("Exception raised from", 1)[0].split()), 300)
+
+
+def _refuse_nothing_finite(network: Network, images: Tensor, outputs: Outputs) -> None:
+    """A network that answers noise with NaN and infinity alone can be compared with nothing."""
+    floats = [value for value in outputs if value.dtype.kind == "f" and value.size]
+    if not floats or any(np.isfinite(value).any() for value in floats):
+        return
+    values = ((name, value) for name, value in _their_values(network, images) if value.dtype.kind == "f")
+    name = next((name for name, value in values if not np.isfinite(value).all()), None)
+    node = None if name is None else _node_of(network, name)
+    where = f"; the first such number comes from the node {quoted(node)}" if node else ""
+    raise MethodError(
+        "malformed_model",
+        f"The network answers random images with nothing but NaN and infinite numbers{where}.",
+        layer=node,
+        hint="Look for negative variances, divisions by zero and weights that are too large.",
+    )
 
 
 def _first_difference(network: Network, images: Tensor) -> tuple[str | None, float]:

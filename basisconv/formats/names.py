@@ -4,6 +4,7 @@ import re
 
 from torch import fx
 
+_SHOWN = 100  # letters of a stranger's word in a sentence of ours
 _TAKEN = frozenset(dir(fx.GraphModule))  # `graph`, `code`, `train` …: a submodule may not hide them
 
 
@@ -20,6 +21,17 @@ class Names:
             name = f"{wanted}_{count}"
         self._taken.add(name)
         return name
+
+
+def quoted(word: object, most: int = _SHOWN) -> str:
+    """A stranger's word as it may stand in a sentence: in quotes, without control characters, and short."""
+    return shortened(repr(word), most)
+
+
+def shortened(text: str, most: int = _SHOWN) -> str:
+    """Its beginning and its end, where a text is long."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
 
 
 def attribute(name: str) -> str:

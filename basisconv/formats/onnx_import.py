@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import fx
 
 from basisconv.errors import MethodError
+from basisconv.formats.names import quoted, shortened
 from basisconv.formats.onnx_checks import node_names
 from basisconv.formats.onnx_padding import conv_transpose
 
@@ -87,28 +88,37 @@ def constant_tensor(node: NodeProto) -> TensorProto | None:
 def _build(builder_class: Any, prepared: ModelProto) -> Any:
     from onnx2fx.exceptions import UnsupportedOpError
 
-    builder = builder_class(prepared)
-    resolve, current = builder._resolve_handler, [prepared.graph.node[0]]  # noqa: SLF001
+    current: NodeProto | None = None
 
-    def resolve_and_remember(node: NodeProto) -> Any:
-        current[0] = node
-        return resolve(node)
+    def in_order() -> None:
+        """The nodes as they stand, which the ONNX checker found sorted; its own sorting is quadratic."""
+        nonlocal current
+        for current in builder.model.graph.node:
+            handler, domain, _ = builder._resolve_handler(current)  # noqa: SLF001
+            made = handler(builder, current)
+            builder._tag_operator_node(current, made, domain)  # noqa: SLF001
+            builder._register_outputs(current, made, domain)  # noqa: SLF001
 
-    builder._resolve_handler = resolve_and_remember  # noqa: SLF001
     try:
+        builder = builder_class(prepared)
+        builder._convert_nodes = in_order  # noqa: SLF001
         builder.module = builder.build()
     except UnsupportedOpError as error:
-        raise _unsupported(current[0], "the importer has no such operator at this opset") from error
+        raise _unsupported(current, "the importer has no such operator at this opset") from error
+    except MemoryError:
+        raise
     except Exception as error:
-        raise _unsupported(current[0], f"the importer cannot read it here ({error})") from error
+        reason = shortened(" ".join(str(error).split()), 300)
+        raise _unsupported(current, f"the importer cannot read it here ({reason})") from error
     return builder
 
 
-def _unsupported(node: NodeProto, reason: str) -> MethodError:
+def _unsupported(node: NodeProto | None, reason: str) -> MethodError:
+    what = "The graph's stored values" if node is None else f"The node {quoted(node.name)} ({node.op_type})"
     return MethodError(
         "unsupported_operator",
-        f"The node {node.name!r} uses the operator {node.op_type}: {reason}.",
-        layer=node.name,
+        f"{what} cannot be taken: {reason}.",
+        layer=None if node is None else node.name,
         hint="Export it with another opset (17 and 18 are read best), or without that operator.",
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from basisconv.errors import MethodError
-from basisconv.formats.names import Names, attribute
+from basisconv.formats.names import Names, attribute, quoted, shortened
 from basisconv.formats.onnx_import import Raw
 from basisconv.formats.onnx_padding import (
     SAME,
@@ -29,6 +29,7 @@ from basisconv.formats.onnx_padding import (
 )
 from basisconv.formats.tracing import Trace
 
+_EXPORT_AGAIN = "Export it again, and look at it with onnx.checker.check_model(path, full_check=True)."
 _CONVS: dict[int, type[_ConvNd]] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}  # by the weight's rank
 _TRANSPOSED: dict[int, type[_ConvNd]] = {3: nn.ConvTranspose1d, 4: nn.ConvTranspose2d, 5: nn.ConvTranspose3d}
 
@@ -61,7 +62,13 @@ def extract(raw: Raw, run: Trace, names: Names, fixed_size: bool) -> Layers:
         source = fx_node.args[0]
         if not isinstance(source, fx.Node) or node.input[0] in raw.constants:
             continue
-        module = makers[node.op_type](raw, node, name, len(run.shapes.get(source, ())))
+        try:
+            module = makers[node.op_type](raw, node, name, len(run.shapes.get(source, ())))
+        except (MethodError, MemoryError):
+            raise
+        except Exception as error:  # torch's layers check what they are given in many ways
+            reason = shortened(" ".join(str(error).split()), 300)
+            raise _malformed(name, f"cannot be made a layer: {reason}") from error
         if module is None:
             continue
         key = (*node.input[1:], node.op_type, *sorted(a.SerializeToString() for a in node.attribute))
@@ -162,8 +169,10 @@ def _sized(weight: Tensor, node: NodeProto, name: str) -> None:
     if weight.numel() == 0:
         raise MethodError(
             "malformed_model",
-            f"The weights {node.input[1]!r} of {name!r} have the empty shape {tuple(weight.shape)}.",
+            f"The weights {quoted(node.input[1])} of {quoted(name)} have the empty shape "
+            f"{tuple(weight.shape)}.",
             layer=name,
+            hint=_EXPORT_AGAIN,
         )
 
 
@@ -227,7 +236,9 @@ def _geometry(weight: Tensor, node: NodeProto, name: str) -> tuple[int, dict[str
         raise _malformed(name, f"has {groups} groups")
     if list(said.get("kernel_shape", weight.shape[2:])) != list(weight.shape[2:]):
         raise _malformed(
-            name, f"says kernel_shape {said['kernel_shape']}, its weights are {tuple(weight.shape)}"
+            name,
+            f"says kernel_shape {shortened(str(said['kernel_shape']))}, "
+            f"its weights are {tuple(weight.shape)}",
         )
     usual = {"strides": 1, "dilations": 1, "output_padding": 0, "pads": 0}
     found: dict[str, tuple[int, ...]] = {}
@@ -235,12 +246,14 @@ def _geometry(weight: Tensor, node: NodeProto, name: str) -> tuple[int, dict[str
         wanted = 2 * axes if key == "pads" else axes
         found[key] = tuple(said.get(key) or (value,) * wanted)
         if len(found[key]) != wanted:
-            raise _malformed(name, f"says {key} {list(found[key])}, where {wanted} numbers are expected")
+            raise _malformed(
+                name, f"says {key} {shortened(str(list(found[key])))}, where {wanted} numbers are expected"
+            )
     return groups, found
 
 
 def _malformed(name: str, what: str) -> MethodError:
-    return MethodError("malformed_model", f"{name!r} {what}.", layer=name)
+    return MethodError("malformed_model", f"The node {quoted(name)} {what}.", layer=name, hint=_EXPORT_AGAIN)
 
 
 def _gemm(raw: Raw, node: NodeProto, name: str, rank: int) -> nn.Module | None:

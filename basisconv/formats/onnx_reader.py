@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 from basisconv.cost import LAYERS
 from basisconv.errors import MethodError
 from basisconv.formats import onnx_layers, specialise
-from basisconv.formats.names import Names, attribute
+from basisconv.formats.budget import Budget, foresee
+from basisconv.formats.names import Names, attribute, quoted
 from basisconv.formats.network import Layout, Network
 from basisconv.formats.onnx_checks import MAX_SIDE, parse
 from basisconv.formats.onnx_import import Raw, convert
@@ -20,6 +21,7 @@ from basisconv.formats.tracing import Trace, trace
 
 # Tried in this order where a file leaves height and width open.
 USUAL_SIZES = ((224, 224), (32, 32), (48, 192), (256, 256), (320, 320), (640, 640), (28, 28), (299, 299))
+_SHOWN = 5  # names in a sentence
 _CHANNELS = (1, 2, 3, 4)  # what an image's channel axis holds, when a file does not say its layout
 
 
@@ -36,12 +38,16 @@ class Signature:
 
 
 def load(
-    data: bytes | Path, input_shape: tuple[int, int, int] | None = None, layout: Layout | None = None
+    data: bytes | Path,
+    input_shape: tuple[int, int, int] | None = None,
+    layout: Layout | None = None,
+    budget: Budget | None = None,
 ) -> Network:
     """Read a single-file ONNX network.
 
     data: the file. input_shape: (C, H, W) to use, where the file leaves sizes open. layout: of the file's
-    image input; left out, it is told from where the channels are.
+    image input; left out, it is told from where the channels are. budget: what one call of the network, at
+    its own batch size or with one image, may cost.
     Raises MethodError with the codes of the REST contract.
     """
     model = parse(data if isinstance(data, bytes) else data.read_bytes())
@@ -49,7 +55,7 @@ def load(
     raw = convert(model)
     if signature.layout == "NHWC":
         _take_nchw(raw)
-    shape, batches, runs = _first_runs(raw, signature, input_shape)
+    shape, batches, runs = _first_runs(raw, signature, input_shape, budget or Budget())
     names = Names({name for name, _ in raw.module.named_buffers()})
     layers = onnx_layers.extract(raw, runs[0], names, fixed_size=signature.height is not None)
     baked = len(batches) == 1
@@ -81,10 +87,12 @@ def read_signature(
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in stored]
     if len(inputs) != 1:
-        names = ", ".join(repr(item.name) for item in inputs) or "none"
+        names = ", ".join(quoted(item.name) for item in inputs[:_SHOWN]) or "none"
+        more = f" and {len(inputs) - _SHOWN:,} more" if len(inputs) > _SHOWN else ""
         raise MethodError(
             "malformed_model",
-            f"The network has {len(inputs)} inputs ({names}); one batch of images is expected.",
+            f"The network has {len(inputs):,} inputs ({names}{more}); one batch of images is expected.",
+            hint="Export the part of it that takes images.",
         )
     sizes = _sizes(inputs[0])
     return _signature(inputs[0].name, sizes, layout or _guess_layout(sizes), input_shape)
@@ -96,21 +104,25 @@ def _sizes(item: ValueInfoProto) -> list[int | None]:
         said = TensorProto.DataType.Name(kind.elem_type) if kind.elem_type else "no tensor"
         raise MethodError(
             "malformed_model",
-            f"The input {item.name!r} is {said}; float32 images are expected.",
+            f"The input {quoted(item.name)} is {said}; float32 images are expected.",
             hint="Export the network with a float32 input; scaling and normalisation are told in `input`.",
         )
     sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
     if len(sizes) != 4:
         raise MethodError(
             "malformed_model",
-            f"The input {item.name!r} has {len(sizes)} axes; a batch of images has 4.",
+            f"The input {quoted(item.name)} has {len(sizes):,} axes; a batch of images has 4.",
+            hint="Export the network with an input of batch, channels, height and width.",
         )
     # Paddle writes -1 for an open size.
     sizes = [None if size is not None and size < 0 else size for size in sizes]
     if any(size == 0 or (size or 1) > MAX_SIDE for size in sizes):
+        shown = tuple("any" if size is None else size for size in sizes)
         raise MethodError(
             "malformed_model",
-            f"The input {item.name!r} has the shape {tuple(sizes)}; sizes from 1 to {MAX_SIDE} are possible.",
+            f"The input {quoted(item.name)} has the shape {shown}; "
+            f"sizes from 1 to {MAX_SIDE:,} are possible.",
+            hint="Export the network for smaller images, or with open sizes.",
         )
     return sizes
 
@@ -128,32 +140,40 @@ def _signature(
     if wanted and any(own is not None and own != asked for own, asked in zip(said, wanted, strict=True)):
         raise MethodError(
             "validation_failed",
-            f"input.shape {list(wanted)} does not fit the file, whose input {name!r} takes "
+            f"input.shape {list(wanted)} does not fit the file, whose input {quoted(name)} takes "
             f"{[size or 'any' for size in said]} (channels, height, width).",
         )
     channels = channels or (wanted[0] if wanted else None)
     if channels is None:
         raise MethodError(
             "validation_failed",
-            f"The file leaves open how many channels its input {name!r} has.",
+            f"The file leaves open how many channels its input {quoted(name)} has.",
             hint='Say it when you upload: input {"shape": [3, 224, 224]}.',
         )
     return Signature(name, batch, channels, height, width, layout)
 
 
 def _first_runs(
-    raw: Raw, signature: Signature, wanted: tuple[int, int, int] | None
+    raw: Raw, signature: Signature, wanted: tuple[int, int, int] | None, budget: Budget
 ) -> tuple[tuple[int, int, int], tuple[int, ...], list[Trace]]:
     """An image size that runs, the batch sizes tried (one when it is baked in), and their runs."""
     sizes = [wanted[1:]] if wanted else _candidates(signature)
     choices = [(signature.batch,)] if signature.batch else [(2, 3), (1,)]
+    own = signature.batch or 1
     first_error: MethodError | None = None
     for height, width in sizes:
         shape = (signature.channels, height, width)
+        if foresee(raw.module, (own, *shape), raw.names, budget):
+            budget = Budget()  # looking at every operator again would take longer than computing it
         for batches in choices:
             try:
-                runs = [trace(raw.module, _images(batch, shape), raw.names) for batch in batches]
+                runs = [
+                    trace(raw.module, _images(batch, shape), raw.names, budget.times(batch / own))
+                    for batch in batches
+                ]
             except MethodError as error:
+                if error.code == "resource_limit":
+                    raise
                 first_error = first_error or error
             else:
                 return shape, batches, runs
@@ -216,21 +236,18 @@ def _assemble(raw: Raw, layers: onnx_layers.Layers, names: Names) -> tuple[fx.Gr
 
 def _after_layers(graph: fx.Graph) -> set[fx.Node]:
     """Nodes behind the first layer: stored floats there are biases and slopes; in front, preprocessing."""
-    after: set[fx.Node] = set()
+    after, stored = set[fx.Node](), set[fx.Node]()
     for node in graph.nodes:
-        if node.op == "call_module" or after.intersection(node.all_input_nodes):
+        inputs = node.all_input_nodes
+        if node.op == "call_module" or after.intersection(inputs):
             after.add(node)
+        if inputs and all(source.op == "get_attr" or source in stored for source in inputs):
+            stored.add(node)
     # A bias may be reshaped before it is added: what leads only to nodes behind a layer belongs there too.
     for node in reversed(list(graph.nodes)):
-        if node.op == "call_function" and node.users and after.issuperset(node.users) and _stored_only(node):
+        if node.op == "call_function" and node.users and node in stored and after.issuperset(node.users):
             after.add(node)
     return after
-
-
-def _stored_only(node: fx.Node) -> bool:
-    return all(source.op == "get_attr" or _stored_only(source) for source in node.all_input_nodes) and bool(
-        node.all_input_nodes
-    )
 
 
 def _public(layers: onnx_layers.Layers) -> dict[str, str]:

@@ -29,8 +29,10 @@ from torch.export.pt2_archive.constants import (
 )
 
 from basisconv.errors import MethodError
+from basisconv.formats.names import quoted
 
 MAX_RECORDS: Final = 100_000
+MAX_AXES: Final = 16
 MAX_JSON_BYTES: Final = 200_000_000  # ResNet-56's graph takes 0.4 MB
 SAVE_AGAIN: Final = "Save it again: torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2')."
 
@@ -79,7 +81,7 @@ def read(file: IO[bytes]) -> Archive:
         )
         program = _json(archive, records, MODELS_FILENAME_FORMAT.format(program_name))
         wanted = {payload.record for payload in [*weights.values(), *constants.values()]}
-        blobs = {record: archive.read(records[record]) for record in sorted(wanted)}
+        blobs = {record: _bytes(archive, records[record]) for record in sorted(wanted)}
     for name, payload in [*weights.items(), *constants.items()]:
         _check_payload(name, payload, len(blobs[payload.record]), blobs[payload.record])
     return Archive(program, weights, constants, blobs)
@@ -159,15 +161,18 @@ def _records(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
         name = entry.filename
         parts = name.split("/")
         if ".." in parts or "" in parts or "." in parts or "\\" in name or "\0" in name or ":" in name:
-            malformed(f"The record name {name!r} leaves the archive's folder.")
-        if entry.flag_bits & 1 or entry.compress_type != zipfile.ZIP_STORED:
-            malformed(f"The record {name!r} is compressed or encrypted; torch.export.save stores plainly.")
+            malformed(f"The record name {quoted(name)} leaves the archive's folder.")
+        packed = entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size
+        if entry.flag_bits & 1 or packed:
+            malformed(
+                f"The record {quoted(name)} is compressed or encrypted; torch.export.save stores plainly."
+            )
         if len(parts) == 1 or parts[0] != root:
             _refuse_old(name)
-            malformed(f"The record {name!r} lies outside the archive's folder {root!r}.")
+            malformed(f"The record {quoted(name)} lies outside the archive's folder {quoted(root)}.")
         inner = name.split("/", 1)[1]
         if inner in records:
-            malformed(f"The record {name!r} occurs twice.")
+            malformed(f"The record {quoted(name)} occurs twice.")
         records[inner] = entry
     return records
 
@@ -182,13 +187,13 @@ def _refuse_strangers(names: list[str]) -> None:
         if name.startswith("code/"):
             raise MethodError("unsupported_format", "The file is a TorchScript archive.", hint=SAVE_AGAIN)
         if name == "data.pkl" or name.endswith(".pkl"):
-            unsafe(f"It holds the pickle {name!r}, as torch.save writes it.")
+            unsafe(f"It holds the pickle {quoted(name)}, as torch.save writes it.")
         if name.startswith("data/aotinductor/"):
-            unsafe(f"It holds compiled code of AOTInductor ({name!r}).")
+            unsafe(f"It holds compiled code of AOTInductor ({quoted(name)}).")
         if re.match(r"data/constants/(custom|opaque)_obj_", name):
-            unsafe(f"It holds the pickled object {name!r}.")
+            unsafe(f"It holds the pickled object {quoted(name)}.")
         if re.fullmatch(r"data/(weights|constants)/[^/]*\.pt", name):
-            unsafe(f"Its weights are the pickle {name!r}, as torch before 2.9 wrote them.")
+            unsafe(f"Its weights are the pickle {quoted(name)}, as torch before 2.9 wrote them.")
 
 
 def _program_name(records: dict[str, zipfile.ZipInfo]) -> str:
@@ -200,22 +205,34 @@ def _program_name(records: dict[str, zipfile.ZipInfo]) -> str:
 
 def _text(archive: zipfile.ZipFile, records: dict[str, zipfile.ZipInfo], name: str) -> str:
     if name not in records:
-        malformed(f"Its record {name!r} is missing.")
+        malformed(f"Its record {quoted(name)} is missing.")
     if records[name].file_size > MAX_JSON_BYTES:
-        raise MethodError("resource_limit", f"The record {name!r} has {records[name].file_size} bytes.")
+        raise MethodError(
+            "resource_limit",
+            f"The record {quoted(name)} of the .pt2 file has {records[name].file_size:,} bytes; "
+            f"the limit is {MAX_JSON_BYTES:,}.",
+            hint=SAVE_AGAIN,
+        )
     try:
-        return archive.read(records[name]).decode()
-    except (zipfile.BadZipFile, UnicodeDecodeError, EOFError, OSError) as error:
-        malformed(f"Its record {name!r} cannot be read ({error}).")
+        return _bytes(archive, records[name]).decode()
+    except UnicodeDecodeError as error:
+        malformed(f"Its record {quoted(name)} is no text ({error}).")
+
+
+def _bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(entry)
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        malformed(f"Its record {quoted(entry.filename)} cannot be read ({error}).")
 
 
 def _json(archive: zipfile.ZipFile, records: dict[str, zipfile.ZipInfo], name: str) -> dict[str, Any]:
     try:
         value = json.loads(_text(archive, records, name))
     except (ValueError, RecursionError) as error:
-        malformed(f"Its record {name!r} is not JSON ({error}).")
+        malformed(f"Its record {quoted(name)} is not JSON ({error}).")
     if not isinstance(value, dict):
-        malformed(f"Its record {name!r} is not a JSON object.")
+        malformed(f"Its record {quoted(name)} is not a JSON object.")
     return value
 
 
@@ -224,31 +241,35 @@ def _payloads(
 ) -> dict[str, Payload]:
     entries = _json(archive, records, config).get("config")
     if not isinstance(entries, dict):
-        malformed(f"Its record {config!r} has no config.")
+        malformed(f"Its record {quoted(config)} has no config.")
     return {str(name): _payload(str(name), entry, records, folder) for name, entry in entries.items()}
 
 
 def _payload(name: str, entry: Any, records: dict[str, zipfile.ZipInfo], folder: str) -> Payload:
     if not isinstance(entry, dict) or not re.fullmatch(r"[\w.]{1,500}", name):
-        malformed(f"The stored tensor {name[:100]!r} is not described as one.")
+        malformed(f"The stored tensor {quoted(name)} is not described as one.")
     path = str(entry.get("path_name"))
     if entry.get("use_pickle") is not False:
-        unsafe(f"The tensor {name!r} is stored as a pickle ({path!r}).", layer=name)
+        unsafe(f"The tensor {quoted(name)} is stored as a pickle ({quoted(path)}).", layer=name)
     if not re.fullmatch(r"(weight|tensor)_\d{1,9}", path):
-        unsafe(f"The tensor {name!r} is stored as {path[:100]!r}, which is not a plain tensor.", layer=name)
+        unsafe(
+            f"The tensor {quoted(name)} is stored as {quoted(path)}, which is not a plain tensor.", layer=name
+        )
     if folder + path not in records:
-        malformed(f"The bytes of {name!r} ({path!r}) are missing.", layer=name)
+        malformed(f"The bytes of {quoted(name)} ({quoted(path)}) are missing.", layer=name)
     return Payload(folder + path, entry.get("is_param") is True, _tensor_meta(name, entry.get("tensor_meta")))
 
 
 def _tensor_meta(name: str, meta: Any) -> dict[str, Any]:
     """The meta data rebuilt from plain numbers, on the CPU."""
     if not isinstance(meta, dict) or meta.get("dtype") not in ITEM_BYTES or meta.get("layout") != 7:
-        malformed(f"The tensor {name!r} has no plain type and layout.", layer=name)
+        malformed(f"The tensor {quoted(name)} has no plain type and layout.", layer=name)
     sizes, strides = (_numbers(name, meta.get(key)) for key in ("sizes", "strides"))
     (offset,) = _numbers(name, [meta.get("storage_offset")])
+    if len(sizes) > MAX_AXES:
+        malformed(f"The tensor {quoted(name)} has {len(sizes):,} axes; {MAX_AXES} is the limit.", layer=name)
     if len(sizes) != len(strides):
-        malformed(f"The tensor {name!r} has {len(sizes)} sizes and {len(strides)} strides.", layer=name)
+        malformed(f"The tensor {quoted(name)} has {len(sizes)} sizes and {len(strides)} strides.", layer=name)
     return {
         "dtype": meta["dtype"],
         "sizes": [{"as_int": size} for size in sizes],
@@ -265,7 +286,7 @@ def _numbers(name: str, values: Any) -> list[int]:
         plain = [value.get("as_int") if isinstance(value, dict) else None for value in values]
         if all(type(value) is int and 0 <= value < 2**40 for value in plain):
             return [value for value in plain if value is not None]
-    malformed(f"The tensor {name!r} has sizes that are not plain numbers.", layer=name)
+    malformed(f"The tensor {quoted(name)} has sizes that are not plain numbers.", layer=name)
 
 
 def _check_payload(name: str, payload: Payload, stored: int, blob: bytes) -> None:
@@ -274,10 +295,16 @@ def _check_payload(name: str, payload: Payload, stored: int, blob: bytes) -> Non
     sizes, strides = ([value["as_int"] for value in meta[key]] for key in ("sizes", "strides"))
     offset, item = meta["storage_offset"]["as_int"], ITEM_BYTES[meta["dtype"]]
     elements = math.prod(sizes)
+    if stored % item:
+        malformed(
+            f"The tensor {quoted(name)} of shape {tuple(sizes)} has {stored:,} bytes, "
+            f"numbers of {item} bytes are expected.",
+            layer=name,
+        )
     last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True)) + 1
     if elements and max(last, elements) * item > stored:
         malformed(
-            f"The tensor {name!r} of shape {tuple(sizes)} needs {max(last, elements) * item} bytes, "
+            f"The tensor {quoted(name)} of shape {tuple(sizes)} needs {max(last, elements) * item} bytes, "
             f"{stored} are stored.",
             layer=name,
         )
@@ -289,7 +316,7 @@ def _check_payload(name: str, payload: Payload, stored: int, blob: bytes) -> Non
     if bad and (elements > 1 or bool(values.isnan())):
         raise MethodError(
             "malformed_model",
-            f"The weights {name!r} hold {bad} numbers of {elements} that are NaN or infinite.",
+            f"The weights {quoted(name)} hold {bad} numbers of {elements} that are NaN or infinite.",
             layer=name,
             hint="The network diverged while it was trained, or the file is damaged.",
         )

@@ -13,7 +13,7 @@ from torch.export.graph_signature import InputKind
 
 from basisconv.cost import LAYERS
 from basisconv.errors import MethodError
-from basisconv.formats.names import Names, module_path
+from basisconv.formats.names import Names, module_path, quoted
 
 aten = torch.ops.aten
 _CONVS: Final = (
@@ -310,7 +310,7 @@ def _refuse_training(node: fx.Node) -> None:
     if "batch_norm" in text and (said.get("training") or text.startswith("aten._native_batch_norm_legit.")):
         raise MethodError(
             "malformed_model",
-            f"The batch norm {layer!r} was exported in training mode: "
+            f"The batch norm {quoted(layer)} was exported in training mode: "
             "its output depends on the rest of the batch.",
             layer=layer,
             hint=EVAL,
@@ -318,7 +318,7 @@ def _refuse_training(node: fx.Node) -> None:
     if text.startswith(_DROPOUTS) and said.get("train"):
         raise MethodError(
             "malformed_model",
-            f"The dropout {layer!r} was exported in training mode: its output is random.",
+            f"The dropout {quoted(layer)} was exported in training mode: its output is random.",
             layer=layer,
             hint=EVAL,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
@@ -12,11 +14,13 @@ from torch.export import ExportedProgram
 
 from basisconv.errors import MethodError
 from basisconv.formats import pt2_archive, pt2_import, pt2_schema
-from basisconv.formats.names import Names
+from basisconv.formats.budget import Budget, foresee
+from basisconv.formats.names import Names, quoted, shortened
 from basisconv.formats.network import Network
 from basisconv.formats.onnx_checks import MAX_SIDE
 from basisconv.formats.pt2_archive import malformed
 from basisconv.formats.specialise import frees_batch
+from basisconv.formats.tracing import trace
 
 _USUAL_SIDE: Final = 224  # where height or width is open and the program has no hint
 
@@ -36,17 +40,24 @@ def canonicalise(source: Path | IO[bytes], target: IO[bytes]) -> None:
     pt2_archive.write(archive, _sample(archive.program), target)
 
 
-def load(path: Path | IO[bytes], input_shape: tuple[int, int, int] | None = None) -> Network:
+def load(
+    path: Path | IO[bytes],
+    input_shape: tuple[int, int, int] | None = None,
+    budget: Budget | None = None,
+) -> Network:
     """Read a canonical .pt2 (one that `canonicalise` or this project wrote).
 
-    input_shape: (C, H, W) to use, where the file leaves sizes open.
+    input_shape: (C, H, W) to use, where the file leaves sizes open. budget: what one call of the network, at
+    its own batch size or with one image, may cost.
     """
     program = load_program(path)
-    image = _image(program)
-    sizes = list(image.meta["val"].shape)
-    batch = sizes[0] if isinstance(sizes[0], int) else None
-    shape = _shape(sizes[1:], input_shape, image.name)
-    imported = pt2_import.convert(program, batch)
+    with _building():
+        image = _image(program)
+        sizes = list(image.meta["val"].shape)
+        batch = sizes[0] if isinstance(sizes[0], int) else None
+        shape = _shape(sizes[1:], input_shape, image.name)
+        imported = pt2_import.convert(program, batch)
+    _first_run(imported, (batch or 1, *shape), budget or Budget())
     module_batch = batch
     if batch is not None:
         generator = torch.Generator().manual_seed(0)
@@ -67,6 +78,27 @@ def load(path: Path | IO[bytes], input_shape: tuple[int, int, int] | None = None
     )
 
 
+@contextmanager
+def _building() -> Iterator[None]:
+    """torch built a program of it, but its parts may still not fit each other."""
+    try:
+        yield
+    except (MethodError, MemoryError):
+        raise
+    except Exception as error:
+        malformed(f"Its graph makes no network: {shortened(' '.join(str(error).split()), 300)}.")
+
+
+def _first_run(imported: pt2_import.Imported, shape: tuple[int, ...], budget: Budget) -> None:
+    """Whether it runs within the budget. Raises resource_limit or malformed_model with the node."""
+    nodes = imported.module.graph.nodes
+    own = {node: imported.values.get(node.name, node.name) for node in nodes}
+    names = own | {node: str(node.target) for node in nodes if node.op == "call_module"}
+    if not foresee(imported.module, shape, names, budget):
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        trace(imported.module, images, names, budget)
+
+
 def _output_names(program: ExportedProgram, count: int) -> tuple[str, ...]:
     """Names for an ONNX export; a .pt2's own outputs have none but those of the nodes that compute them."""
     names = Names({node.name for node in program.graph.nodes if node.op != "output"})
@@ -83,7 +115,7 @@ def load_program(path: Path | IO[bytes]) -> ExportedProgram:
     except MethodError:
         raise
     except Exception as error:
-        malformed(f"torch cannot build its graph: {' '.join(str(error).split())[:300]}")
+        malformed(f"torch cannot build its graph: {shortened(' '.join(str(error).split()), 300)}.")
     _check_outputs(program)
     return program
 
@@ -100,7 +132,7 @@ def _image(program: ExportedProgram) -> fx.Node:
     value = node.meta["val"]
     if value.dtype != torch.float32 or value.dim() != 4:
         malformed(
-            f"Its input {name!r} is {str(value.dtype).removeprefix('torch.')} with {value.dim()} axes; "
+            f"Its input {quoted(name)} is {str(value.dtype).removeprefix('torch.')} with {value.dim()} axes; "
             "a batch of images is float32 with 4."
         )
     return node
@@ -113,7 +145,7 @@ def _shape(
     if wanted and any(own is not None and own != asked for own, asked in zip(said, wanted, strict=True)):
         raise MethodError(
             "validation_failed",
-            f"input.shape {list(wanted)} does not fit the file, whose input {name!r} takes "
+            f"input.shape {list(wanted)} does not fit the file, whose input {quoted(name)} takes "
             f"{[size or 'any' for size in said]} (channels, height, width).",
         )
     if wanted:
@@ -122,7 +154,7 @@ def _shape(
         size if isinstance(size, int) else (size.node.hint or _USUAL_SIDE) for size in sizes
     )
     if not all(0 < side <= MAX_SIDE for side in (channels, height, width)):
-        malformed(f"Its input {name!r} has the impossible shape {[channels, height, width]}.")
+        malformed(f"Its input {quoted(name)} has the impossible shape {[channels, height, width]}.")
     return (channels, height, width)
 
 
@@ -134,13 +166,14 @@ def _sample(program: pt2_schema.Json) -> torch.Tensor:
     ]
     meta = graph["tensor_values"].get(name)
     if meta is None:
-        malformed(f"Its input {name!r} has no shape.")
+        malformed(f"Its input {quoted(name)} has no shape.")
     sizes = [_declared(size) for size in meta["sizes"]]
     if len(sizes) != 4 or not all(0 < size <= MAX_SIDE for size in sizes):
         malformed(
-            f"Its input {name!r} has the shape {sizes}; a batch of images has 4 sizes from 1 to {MAX_SIDE}."
+            f"Its input {quoted(name)} has the shape {sizes}; "
+            f"a batch of images has 4 sizes from 1 to {MAX_SIDE:,}."
         )
-    return torch.zeros(sizes)
+    return torch.zeros(()).expand(sizes)  # stored as one number
 
 
 def _declared(size: pt2_schema.Json) -> int:

@@ -16,15 +16,21 @@ from torch._export.serde.schema import SCHEMA_VERSION
 from torch.utils import _pytree as pytree
 
 from basisconv.errors import MethodError
-from basisconv.formats.pt2_archive import malformed, unsafe
+from basisconv.formats.names import quoted
+from basisconv.formats.pt2_archive import SAVE_AGAIN, malformed, unsafe
 from basisconv.formats.pt2_ops import is_allowed
 
 Json = dict[str, Any]
 
+MAX_NODES: Final = 10_000  # ResNet-152 has 600
+# Of a symbolic size: sympy multiplies out, and terms to the power of factors are what comes of it.
+MAX_LETTERS: Final = 500
+MAX_FACTORS: Final = 8
+MAX_DEPTH: Final = 24
 _SYMBOL: Final = re.compile(r"[su]\d{1,9}")
 _KNOWN = (
     "Symbol positive integer nonnegative True False Integer Max Min Mod PythonMod FloorDiv CleanDiv CeilDiv "
-    "CeilToInt FloorToInt TruncToInt RoundToInt ToFloat IntTrueDiv FloatTrueDiv PowByNatural ModularIndexing "
+    "CeilToInt FloorToInt TruncToInt RoundToInt ToFloat IntTrueDiv FloatTrueDiv ModularIndexing "
     "Identity Add Mul Eq Ne Ge Gt Le Lt And Or Not"
 )
 _WORDS: Final = frozenset(_KNOWN.split())
@@ -84,22 +90,22 @@ def _list(value: Any, what: str) -> list[Any]:
 
 def _integer(value: Any) -> int:
     if type(value) is not int or abs(value) >= 2**63:
-        malformed(f"{str(value)[:60]!r} stands where a whole number is expected.")
+        malformed(f"{quoted(value)} stands where a whole number is expected.")
     return value
 
 
 def _name(value: Any) -> str:
     """A name that torch.fx may print into Python source."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_]\w{0,299}", value, flags=re.ASCII):
-        unsafe(f"{str(value)[:100]!r} is not a plain name.")
+        unsafe(f"{quoted(value)} is not a plain name.")
     if keyword.iskeyword(value):
-        unsafe(f"The name {value!r} is a word of Python.")
+        unsafe(f"The name {quoted(value)} is a word of Python.")
     return value
 
 
 def _path(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[\w.]{1,500}", value, flags=re.ASCII):
-        unsafe(f"{str(value)[:100]!r} is not the path of a parameter.")
+        unsafe(f"{quoted(value)} is not the path of a parameter.")
     return value
 
 
@@ -107,7 +113,7 @@ def _ranges(ranges: Json) -> Json:
     result = {}
     for symbol, bounds in ranges.items():
         if not _SYMBOL.fullmatch(symbol):
-            unsafe(f"{symbol[:100]!r} is not a size symbol.")
+            unsafe(f"{quoted(symbol)} is not a size symbol.")
         low, high = (_object(bounds, "range").get(key) for key in ("min_val", "max_val"))
         result[symbol] = {
             "min_val": None if low is None else _integer(low),
@@ -119,10 +125,17 @@ def _ranges(ranges: Json) -> Json:
 def _graph(graph: Json) -> Json:
     if graph.get("custom_obj_values"):
         unsafe("Its graph uses custom objects, which are pickles.")
+    nodes = _list(graph.get("nodes"), "nodes")
+    if len(nodes) > MAX_NODES:
+        raise MethodError(
+            "resource_limit",
+            f"The network has {len(nodes):,} nodes; the limit is {MAX_NODES:,}.",
+            hint="Simplify it before the export.",
+        )
     return {
         "inputs": [_argument(value) for value in _list(graph.get("inputs"), "inputs")],
         "outputs": [_argument(value) for value in _list(graph.get("outputs"), "outputs")],
-        "nodes": [_node(node) for node in _list(graph.get("nodes"), "nodes")],
+        "nodes": [_node(node) for node in nodes],
         "tensor_values": _named(graph, "tensor_values", _tensor_value),
         "sym_int_values": _named(graph, "sym_int_values", _size),
         "sym_bool_values": _named(graph, "sym_bool_values", _truth),
@@ -170,7 +183,7 @@ def _real(value: Any) -> Json:
     return (
         {"as_expr": _expression(value["as_expr"])}
         if "as_expr" in value
-        else {"as_float": float(value.get("as_float", 0.0))}
+        else {"as_float": _plain(value.get("as_float", 0.0), (int, float))}
     )
 
 
@@ -178,14 +191,20 @@ def _expression(value: Any) -> Json:
     """A symbolic size. torch hands it to sympy.sympify, which evaluates Python: only known words pass."""
     value = _object(value, "expression")
     text = value.get("expr_str")
-    if not isinstance(text, str) or len(text) > 2000 or "**" in text:
-        unsafe(f"{str(text)[:100]!r} is not a symbolic size.")
+    if not isinstance(text, str) or "**" in text:
+        unsafe(f"{quoted(text)} is not a symbolic size.")
     position = 0
     while position < len(text.rstrip()):
         token = _TOKEN.match(text, position)
         if token is None or (token[1] and token[1] not in _WORDS and not _SYMBOL.fullmatch(token[1])):
-            unsafe(f"{text[:100]!r} is not a symbolic size.")
+            unsafe(f"{quoted(text)} is not a symbolic size.")
         position = token.end()
+    if len(text) > MAX_LETTERS or text.count("*") > MAX_FACTORS or _depth(text) > MAX_DEPTH:
+        raise MethodError(
+            "resource_limit",
+            f"The symbolic size {quoted(text)} of the .pt2 file is more complicated than sizes are.",
+            hint="Export the network with fixed sizes. " + SAVE_AGAIN,
+        )
     hint = value.get("hint")
     if hint is None:
         return {"expr_str": text, "hint": None}
@@ -195,6 +214,15 @@ def _expression(value: Any) -> Json:
     return {"expr_str": text, "hint": {kind: number}}
 
 
+def _depth(text: str) -> int:
+    """How deep its brackets go."""
+    deepest = depth = 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        deepest = max(deepest, depth)
+    return deepest
+
+
 def _node(node: Any) -> Json:
     node = _object(node, "node")
     name, target = node.get("name"), str(node.get("target"))
@@ -202,7 +230,7 @@ def _node(node: Any) -> Json:
     if not is_allowed(target):
         raise MethodError(
             "unsupported_operator",
-            f"The node {label!r} calls {target[:100]!r}, which is not among the operators we read.",
+            f"The node {quoted(label)} calls {quoted(target)}, which is not among the operators we read.",
             layer=label,
             hint="Export the network in eval mode with torch.export.export, without custom operators or "
             "control flow.",
@@ -221,7 +249,7 @@ def _node(node: Any) -> Json:
 def _input(value: Json) -> Json:
     name = str(value.get("name") or "")
     if name and not re.fullmatch(r"[A-Za-z_]\w*", name, flags=re.ASCII):
-        unsafe(f"{name[:100]!r} is not the name of an argument.")
+        unsafe(f"{quoted(name)} is not the name of an argument.")
     kind = value.get("kind")
     return {
         "name": name,
@@ -256,20 +284,20 @@ def _argument(value: Any) -> Json:
         return {kind: _READERS[kind](content)}
     if kind in ("as_custom_obj", "as_graph", "as_operator"):
         unsafe(f"Its graph has an argument of the kind {kind}.")
-    return malformed(f"Its graph has an argument of the kind {kind[:40]!r}, which we do not read.")
+    return malformed(f"Its graph has an argument of the kind {quoted(kind)}, which we do not read.")
 
 
 def _plain(value: Any, kind: Any) -> Any:
     if isinstance(value, str) and value in ("Infinity", "-Infinity", "NaN"):
         return value  # how the schema writes these floats
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        malformed(f"{str(value)[:60]!r} stands where a plain value is expected.")
+        malformed(f"{quoted(value)} stands where a plain value is expected.")
     return value
 
 
 def _word(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[\w.,> -]{0,100}", value, flags=re.ASCII):
-        unsafe(f"{str(value)[:100]!r} is not a plain option of an operator.")
+        unsafe(f"{quoted(value)} is not a plain option of an operator.")
     return value
 
 
@@ -341,7 +369,7 @@ def _input_spec(spec: Any) -> Json:
         return {kind: {"arg": _tensor(content.get("arg")), "tensor_constant_name": name}}
     if kind == "custom_obj":
         unsafe("Its graph takes a custom object, which is a pickle.")
-    return malformed(f"Its graph has an input of the kind {kind[:40]!r}; one batch of images is expected.")
+    return malformed(f"Its graph has an input of the kind {quoted(kind)}; one batch of images is expected.")
 
 
 def _output_spec(spec: Any) -> Json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor, fx
 
 from basisconv.errors import MethodError
+from basisconv.formats.budget import SMALL, Budget, Counting, TooMuch, refusal
+from basisconv.formats.names import quoted, shortened
 
-SMALL: Final = 64  # numbers; axes, pads, sizes and shapes are shorter
+# How torch says that memory is used up.
+_MEMORY: Final = ("can't allocate memory", "not enough memory", "Storage size calculation overflowed")
 
 
 @dataclass
@@ -22,9 +26,13 @@ class Trace:
     values: dict[fx.Node, Tensor] = field(default_factory=dict)
 
 
-def trace(module: fx.GraphModule, images: Tensor, names: Mapping[fx.Node, str]) -> Trace:
-    """Raises malformed_model naming the node (as `names` call it) that cannot be computed."""
-    recorder = _Recorder(module, names)
+def trace(
+    module: fx.GraphModule, images: Tensor, names: Mapping[fx.Node, str], budget: Budget | None = None
+) -> Trace:
+    """Raises malformed_model naming the node (as `names` call it) that cannot be computed, resource_limit
+    naming the one that takes too much."""
+    watched = budget is not None and budget != Budget()
+    recorder = _Recorder(module, names, Counting(budget) if budget and watched else None)
     with torch.no_grad():
         recorder.run(images)
     return recorder.trace
@@ -42,17 +50,23 @@ def shape_only(graph: fx.Graph) -> set[fx.Node]:
 
 
 class _Recorder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, names: Mapping[fx.Node, str]) -> None:
+    def __init__(
+        self, module: fx.GraphModule, names: Mapping[fx.Node, str], counting: Counting | None
+    ) -> None:
         super().__init__(module)
+        self._counting = counting
         self.trace = Trace()
         self._names = names
         self._shape_only = shape_only(module.graph)
 
     def run_node(self, n: fx.Node) -> Any:
         try:
-            result = super().run_node(n)
+            with self._counting or nullcontext():
+                result = super().run_node(n)
         except (MemoryError, KeyboardInterrupt):
             raise
+        except TooMuch as error:
+            raise refusal(self._names.get(n, n.name), _kind(n), error) from error
         except Exception as error:
             raise _cannot_run(self._names.get(n, n.name), n, error) from error
         if isinstance(result, Tensor):
@@ -62,12 +76,21 @@ class _Recorder(fx.Interpreter):
         return result
 
 
+def _kind(node: fx.Node) -> str:
+    return str(node.meta.get("onnx_op_type", ""))
+
+
 def _cannot_run(name: str, node: fx.Node, error: Exception) -> MethodError:
-    reason = " ".join(str(error).split("\n\n", 1)[0].split())[:300]
-    kind = node.meta.get("onnx_op_type", "")
+    text = str(error)
+    if any(sign in text for sign in _MEMORY):
+        return refusal(name, _kind(node), TooMuch("needs more memory than there is"))
+    # torch adds what was tried in its own source, and whence it was called
+    said = text.split("Exception raised from", 1)[0].split("\n\n", 1)[0]
+    reason = shortened(" ".join(said.split()), 300)
+    kind = _kind(node)
     return MethodError(
         "malformed_model",
-        f"The node {name!r} {f'({kind}) ' if kind else ''}cannot be computed: {reason}",
+        f"The node {quoted(name)} {f'({kind}) ' if kind else ''}cannot be computed: {reason}",
         layer=name,
         hint="Check that the network's declared input size is one that it takes.",
     )

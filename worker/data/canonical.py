@@ -91,6 +91,7 @@ class CanonicalWriter:
         if self._limit_bytes is not None and self._end > self._limit_bytes:
             raise ResourceLimit(
                 f"The decoded data set takes more than {self._limit_bytes:,} bytes, which is the limit.",
+                hint="Send fewer images, or smaller ones.",
                 limit=self._limit_bytes,
             )
 

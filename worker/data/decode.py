@@ -77,7 +77,12 @@ def _opened(data: bytes, name: str, limits: Limits) -> Iterator[Image.Image]:
     except (Problem, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise ResourceLimit(f"{name} is refused: {error}", limit=limits.image_pixels) from error
+        raise ResourceLimit(
+            f"{name} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; "
+            f"the limit is {limits.image_pixels:,}.",
+            hint="Make it smaller; networks look at far fewer pixels.",
+            limit=limits.image_pixels,
+        ) from error
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         reason = "it is no image of a known format" if _is_unknown(error) else str(error) or repr(error)
         raise MalformedDataset(

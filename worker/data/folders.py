@@ -92,7 +92,7 @@ def list_images(entries: Sequence[Entry], classes: Mapping[str, Any] | None, lim
 
 def _check_images(images: Sequence[Entry], ignored: Sequence[str], limits: Limits) -> None:
     if len(images) < 2:
-        found = f"; it also holds {len(ignored)} other files, such as {ignored[0]}" if ignored else ""
+        found = f"; it also holds {len(ignored)} other files, such as {ignored[0][:100]}" if ignored else ""
         raise MalformedDataset(
             f"The archive holds {len(images)} image files{found}. Two are the least.",
             hint="Image names end in .jpg, .jpeg, .png, .webp, .bmp, .gif, .tif or .ppm.",
@@ -106,7 +106,8 @@ def check_size(name: str, size: int, limits: Limits) -> None:
     """Refuse an image whose file is longer than any image's needs to be."""
     if size > limits.image_file_bytes:
         raise ResourceLimit(
-            f"{name} has {size:,} bytes; the limit for one image is {limits.image_file_bytes:,}.",
+            f"{name[:200]} has {size:,} bytes; the limit for one image is {limits.image_file_bytes:,}.",
+            hint="Make it smaller; networks look at far fewer pixels.",
             limit=limits.image_file_bytes,
         )
 
@@ -221,5 +222,6 @@ def _check_room(count: int, form: Form, limits: Limits, target: Path) -> None:
         raise ResourceLimit(
             f"{count:,} decoded images of {width} × {height} × {form.channels} take {needed:,} bytes; "
             f"there is room for {min(free, limits.unpacked_bytes):,}.",
+            hint="Send fewer images, or smaller ones.",
             limit=min(free, limits.unpacked_bytes),
         )

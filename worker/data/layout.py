@@ -105,11 +105,13 @@ def class_indices(
     for folder, index in classes.items():
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < MAX_INDEX:
             raise MalformedDataset(
-                f"classes gives {folder!r} the index {index!r}; indices are whole numbers from 0."
+                f"classes gives {folder!r} the index {index!r}; indices are whole numbers from 0.",
+                hint='Send classes as {"folder name": index}, or leave it out.',
             )
         if index in by_index:
             raise MalformedDataset(
-                f"classes gives the index {index} to both {by_index[index]!r} and {folder!r}."
+                f"classes gives the index {index} to both {by_index[index]!r} and {folder!r}.",
+                hint="Give every folder an index of its own.",
             )
         by_index[index] = folder
     return dict(classes)

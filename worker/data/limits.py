@@ -7,6 +7,8 @@ from typing import Any, Self
 from app.core.errors import ResourceLimit
 
 GIGABYTE = 1_000_000_000
+FEW_ENTRIES = 10_000  # below this it does not matter how little they hold
+LEAST_BYTES = 20  # of a file in an archive of images, on average; the smallest GIF takes 26
 RATIO_FREE_BYTES = 100_000_000  # below this an archive may shrink as well as it likes: blank images do
 
 
@@ -39,7 +41,18 @@ class Limits:
     def check_images(self, count: int) -> None:
         if count > self.images:
             raise ResourceLimit(
-                f"The data set has {count:,} images; the limit is {self.images:,}.", limit=self.images
+                f"The data set has {count:,} images; the limit is {self.images:,}.",
+                hint="Send fewer images, or have the limit raised.",
+                limit=self.images,
+            )
+
+    def check_worth(self, count: int, size: int) -> None:
+        """Refuse an archive of names with next to nothing behind them, before each is looked at."""
+        if count > FEW_ENTRIES and size < LEAST_BYTES * count:
+            raise ResourceLimit(
+                f"The archive lists {count:,} files that hold {size:,} bytes together: no images.",
+                hint="Pack the image files themselves, in one folder for each class.",
+                limit=FEW_ENTRIES,
             )
 
     def check_pixels(self, name: str, height: int, width: int) -> None:
@@ -47,6 +60,7 @@ class Limits:
             raise ResourceLimit(
                 f"{name} has {width} × {height} = {width * height:,} pixels; "
                 f"the limit is {self.image_pixels:,}.",
+                hint="Make it smaller; networks look at far fewer pixels.",
                 limit=self.image_pixels,
             )
 
@@ -56,11 +70,13 @@ class Limits:
         if unpacked > self.unpacked_bytes:
             raise ResourceLimit(
                 f"The archive unpacks to {more}{unpacked:,} bytes; the limit is {self.unpacked_bytes:,}.",
+                hint="Send fewer images, or smaller ones.",
                 limit=self.unpacked_bytes,
             )
         if unpacked > max(RATIO_FREE_BYTES, self.ratio * packed):
             raise ResourceLimit(
                 f"The archive's {packed:,} bytes unpack to {more}{unpacked:,}, "
                 f"{unpacked // max(packed, 1):,} times as much; the limit is {self.ratio} times.",
+                hint="Pack images as JPEG, PNG or WebP: an archive hardly shrinks them any further.",
                 limit=self.ratio,
             )

@@ -21,8 +21,11 @@ from worker.data.progress import Progress, Report
 
 Array = npt.NDArray[Any]
 _EXPECTED: Final = "x and y, or x_train, y_train, x_test and y_test (without y: unlabelled)"
+_SAVE: Final = "Save it again: numpy.savez_compressed(path, x=images.astype('uint8'), y=labels)."
+_SHOWN: Final = 10  # names in a sentence
 _BLOCK_BYTES: Final = 16_000_000
 _MAX_NPY_HEADER: Final = 10_000  # numpy's own bound for a header it has not written
+_LONGEST: Final = 200  # letters of what a sentence quotes
 _MAX_CHANNELS: Final = 16  # multispectral cameras have up to 13; more is a transposed array
 _ONE_PART: Final = ({"x"}, {"x", "y"}, {"x_train"}, {"x_train", "y_train"})
 _TWO_PARTS: Final = ({"x_train", "x_test"}, {"x_train", "y_train", "x_test", "y_test"})
@@ -40,7 +43,7 @@ class Member:
 
     def __str__(self) -> str:
         size = " × ".join(map(str, self.shape)) or "a single value"
-        return f"{self.name} ({self.dtype}, {size})"
+        return f"{self.name} ({str(self.dtype)[:_LONGEST]}, {size[:_LONGEST]})"
 
     @property
     def row_bytes(self) -> int:
@@ -103,12 +106,13 @@ def _members(file: zipfile.ZipFile) -> tuple[dict[str, Member], list[str]]:
     for info in file.infolist():
         name = info.filename.removesuffix(".npy")
         if name in infos:
-            raise MalformedDataset(f"The .npz holds {name!r} twice.")
+            raise MalformedDataset(f"The .npz holds {name[:100]!r} twice.", hint=_SAVE)
         infos[name] = info
     wanted = {"x", "y", "x_train", "y_train", "x_test", "y_test"} & infos.keys()
     if wanted not in (*_ONE_PART, *_TWO_PARTS):
-        found = ", ".join(repr(name[:100]) for name in sorted(infos)[:10]) or "nothing"
-        raise MalformedDataset(f"The .npz holds {found}; expected are {_EXPECTED}.")
+        found = ", ".join(repr(name[:100]) for name in sorted(infos)[:_SHOWN]) or "nothing"
+        more = f" and {len(infos) - _SHOWN:,} more" if len(infos) > _SHOWN else ""
+        raise MalformedDataset(f"The .npz holds {found}{more}; expected are {_EXPECTED}.", hint=_SAVE)
     return {name: _member(file, name, infos[name]) for name in sorted(wanted)}, sorted(infos.keys() - wanted)
 
 
@@ -124,7 +128,9 @@ def _member(file: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> Member:
         )
     needed = math.prod(shape) * dtype.itemsize
     if any(side < 0 for side in shape) or needed != body:
-        raise MalformedDataset(f"{member} needs {needed:,} bytes and has {body:,}: the file is damaged.")
+        raise MalformedDataset(
+            f"{member} needs {needed:,} bytes and has {body:,}: the file is damaged.", hint=_SAVE
+        )
     return member
 
 
@@ -137,17 +143,23 @@ def _npy_header(stream: IO[bytes], name: str) -> tuple[np.dtype[Any], tuple[int,
         version = np.lib.format.read_magic(stream)
         shape, fortran, dtype = readers[version](stream, max_header_size=_MAX_NPY_HEADER)
     except Exception as error:  # numpy parses the header as a Python literal: many ways to be wrong
-        raise MalformedDataset(
-            f"{name} has no valid npy header: {str(error)[:200] or repr(error)}."
-        ) from error
+        raise MalformedDataset(f"{name} has no valid npy header: {_reason(error)}.", hint=_SAVE) from error
     return dtype, shape, fortran
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return text[:_LONGEST] or type(error).__name__
 
 
 def _common_form(members: Sequence[Member], limits: Limits) -> ImageForm:
     """The form of x_train and x_test, which must agree."""
     forms = [_image_form(member, limits) for member in members]
     if len(set(forms)) > 1:
-        raise MalformedDataset(f"{members[0]} and {members[1]} hold images of different form.")
+        raise MalformedDataset(
+            f"{members[0]} and {members[1]} hold images of different form.",
+            hint="Save both as uint8 N × H × W × C of one size.",
+        )
     limits.check_images(sum(member.shape[0] for member in members))
     return forms[0]
 
@@ -164,7 +176,7 @@ def _image_form(x: Member, limits: Limits) -> ImageForm:
         )
     height, width, channels = form.image
     if min(x.shape) < 1 or channels > _MAX_CHANNELS:
-        raise MalformedDataset(f"{x} has no images of 1 to {_MAX_CHANNELS} channels.")
+        raise MalformedDataset(f"{x} has no images of 1 to {_MAX_CHANNELS} channels.", hint=_SAVE)
     limits.check_pixels(x.name, height, width)
     return form
 
@@ -173,7 +185,10 @@ def _uint8_form(x: Member) -> ImageForm:
     if len(x.shape) == 3:
         return ImageForm("uint8", (x.shape[1], x.shape[2], 1))
     if len(x.shape) != 4:
-        raise MalformedDataset(f"{x} has {len(x.shape)} axes; expected are N × H × W × C or N × H × W.")
+        raise MalformedDataset(
+            f"{x} has {len(x.shape)} axes; expected are N × H × W × C or N × H × W.",
+            hint="x.reshape(-1, height, width, channels)",
+        )
     if x.shape[1] in (1, 3, 4) and x.shape[3] > 4:
         raise MalformedDataset(
             f"{x} looks like N × C × H × W; uint8 images are N × H × W × C.",
@@ -184,7 +199,10 @@ def _uint8_form(x: Member) -> ImageForm:
 
 def _float_form(x: Member) -> ImageForm:
     if len(x.shape) != 4:
-        raise MalformedDataset(f"{x} has {len(x.shape)} axes; floats are N × C × H × W.")
+        raise MalformedDataset(
+            f"{x} has {len(x.shape)} axes; floats are N × C × H × W.",
+            hint="x.reshape(-1, channels, height, width), or uint8 pixels",
+        )
     if x.shape[3] in (1, 3, 4) and x.shape[1] > 4:
         raise MalformedDataset(
             f"{x} looks like N × H × W × C; floats are used as they are, N × C × H × W.",
@@ -203,7 +221,7 @@ def _sources(file: zipfile.ZipFile, members: Mapping[str, Member]) -> list[Sourc
         ]
     x = members.get("x") or members["x_train"]
     if x.shape[0] < 2:
-        raise MalformedDataset(f"{x} holds one image; two are the least.")
+        raise MalformedDataset(f"{x} holds one image; two are the least.", hint="Send more images.")
     labels = _labels(file, members.get("y") or members.get("y_train"), x)
     return [Source(x, labels, split.choose_test_rows(labels, x.shape[0]))]
 
@@ -216,13 +234,14 @@ def _labels(file: zipfile.ZipFile, y: Member | None, x: Member) -> npt.NDArray[n
         hint = "One-hot labels: y.argmax(axis=1)." if len(y.shape) == 2 else "y.astype('int64')"
         raise MalformedDataset(f"{y} must be whole numbers, one a row: integer, N.", hint=hint)
     if y.shape[0] != x.shape[0]:
-        raise MalformedDataset(f"{y} and {x} differ in length.")
+        raise MalformedDataset(f"{y} and {x} differ in length.", hint="One label for each image.")
     with refuse_damage(y.name):
         values = np.concatenate([block.reshape(-1) for block in _blocks(file, y, None)])
     if values.min() < 0 or values.max() >= MAX_INDEX:
         raise MalformedDataset(
             f"{y} holds values from {values.min()} to {values.max()}; "
-            f"class indices go from 0 to {MAX_INDEX - 1:,}."
+            f"class indices go from 0 to {MAX_INDEX - 1:,}.",
+            hint="numpy.unique(labels, return_inverse=True)[1] numbers any labels from 0.",
         )
     return values.astype(np.int64)
 
@@ -332,6 +351,7 @@ def _finite(block: Array, x: Member, begin: int) -> npt.NDArray[np.float32]:
     bad = ~np.isfinite(rows).all(axis=(1, 2, 3))
     if bad.any():
         raise MalformedDataset(
-            f"{x} holds NaN or values beyond float32, first in image {begin + int(bad.argmax())}."
+            f"{x} holds NaN or values beyond float32, first in image {begin + int(bad.argmax())}.",
+            hint="Look at numpy.isfinite(x).all(axis=(1, 2, 3)), and leave those images out or mend them.",
         )
     return rows
