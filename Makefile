@@ -3,7 +3,7 @@
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup run demo test test-faults test-fuzz test-big-upload lint format migration-check migration openapi settings-doc \
+.PHONY: help setup run demo test test-faults test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc \
 	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-service bench-finetune bench-latency pictures clean
 
 help: ## this list
@@ -33,6 +33,12 @@ test-big-upload: setup ## 4 GB both ways through the web process: its peak memor
 test-fuzz: setup ## hundreds of requests to each operation of the REST interface; keeps what came of it
 	BASISCONV_FUZZ_EXAMPLES=$${EXAMPLES:-200} BASISCONV_FUZZ_SUMMARY=benchmarks/results/schemathesis.md \
 		$(BIN)/python -m pytest -q --timeout=900 tests/api/test_fuzz.py $(ARGS)
+
+test-hostile: setup ## every hostile file through the service, then long mutation of valid ones; writes benchmarks/results/hostile.md
+	BASISCONV_HOSTILE_ANSWERS=benchmarks/results OMP_NUM_THREADS=1 timeout --kill-after=30 3000 \
+		$(BIN)/python -m pytest -q -m slow tests/hostile/test_corpus.py
+	BASISCONV_HOSTILE_EXAMPLES=$${EXAMPLES:-300} OMP_NUM_THREADS=1 timeout --kill-after=30 6000 \
+		$(BIN)/python -m pytest -q -n 2 --timeout=3000 tests/hostile/test_mutations.py $(ARGS)
 
 bench-headline: setup ## 5x fewer operations and 18x fewer learnable parameters at once on CIFAR-100; ARGS go to the script
 	$(BIN)/python benchmarks/cifar100_headline.py $(ARGS)
