@@ -27,6 +27,7 @@ from app.web.formatting import (
 Document = Mapping[str, Any]
 ACTIVE: Final = frozenset({"queued", "running", "cancelling"})
 _ORDER: Final = ("onnx", "pt2", "safetensors", "recipe", "report")  # of files: what is used first
+_COSTS: Final = (("macs", count), ("params", count), ("bytes", size))
 _COLUMNS: Final = ("original", "truncated", "compressed")
 
 
@@ -251,6 +252,24 @@ def rows(result: Document, *, exact: bool = False) -> list[Row]:
     ]
     found += [_latency_row(columns, key) for key in _timed(columns)]
     return [row for row in found if row is not None]
+
+
+FINAL: Final = ("Accuracy", "Same answers", "Operations", "Parameters", "File", "Time, one image")
+
+
+def final_cells(result: Document) -> list[Cell]:
+    """The finished network alone, in the order of `FINAL`; a dash for what nobody measured."""
+    first, last = result["original"], result["compressed"]
+    pairs = [
+        (last.get("accuracy"), first.get("accuracy"), percent, _point_note),
+        (last.get("agreement"), None, percent, None),
+        *((last.get(name), first.get(name), show, _share_note) for name, show in _COSTS),
+        (_latency(last, "batch_1"), _latency(first, "batch_1"), milliseconds, _speed_note),
+    ]
+    return [
+        Cell(show(value), note(value, before) if note and before and value is not None else "")
+        for value, before, show, note in pairs
+    ]
 
 
 def _finely(value: float | None) -> str:

@@ -1,10 +1,11 @@
 """The browser's pages: rendered here, kept alive by htmx and the event stream, all data as REST shows it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -22,10 +23,11 @@ from app.datasets.schemas import show_dataset
 from app.jobs import repository as jobs
 from app.jobs import service as job_service
 from app.jobs.schemas import show_job
+from app.jobs.tables import Job
 from app.models import repository as models
 from app.models import service as model_service
 from app.models.schemas import show_model
-from app.web import example, job_view, queries, wording
+from app.web import compare, example, job_view, queries, wording
 from app.web.rendering import STATIC, render
 
 router = APIRouter(include_in_schema=False, route_class=OneThread)
@@ -34,6 +36,7 @@ Document = dict[str, Any]
 _RECENT: Final = 6
 _CHOICES: Final = 50  # models and data sets in the form's lists; older ones have their own pages
 _FILES: Final = 100
+_COMPARED: Final = 100  # runs beside each other
 _SIGN_IN_BYTES: Final = 10_000
 
 
@@ -194,6 +197,40 @@ def model_page(model_id: str, unit: UnitOfWork, caller: Reader) -> Response:
         reasons=wording.REASONS,
         datasets=data,
         chosen_dataset=next((one["id"] for one in data if able and _fits(one, model)), ""),
+    )
+
+
+@router.get("/models/{model_id}/compare")
+def compare_model(model_id: str, unit: UnitOfWork, caller: Reader) -> Response:
+    """All finished runs of one network."""
+    model = model_service.get(unit, caller, model_id)
+    runs = queries.finished_runs(unit.session, caller.owner_id, model.id, _COMPARED + 1)
+    return _comparison(unit, runs[:_COMPARED], model=_plain(show_model(model)), more=len(runs) > _COMPARED)
+
+
+@router.get("/compare")
+def compare_jobs(
+    unit: UnitOfWork, caller: Reader, job: Annotated[list[str] | None, Query(max_length=_COMPARED)] = None
+) -> Response:
+    """The finished ones of these jobs; with one network, as runs of that."""
+    rows = [job_service.get(unit, caller, one) for one in dict.fromkeys(job or [])]
+    runs = [row for row in rows if row.result is not None]
+    models_of = {row.model_id for row in runs}
+    one = model_service.get(unit, caller, models_of.pop()) if len(models_of) == 1 else None
+    return _comparison(unit, runs, model=None if one is None else _plain(show_model(one)), more=False)
+
+
+def _comparison(unit: Unit, runs: Sequence[Job], *, model: Document | None, more: bool) -> Response:
+    names = queries.model_names(unit.session, {run.model_id for run in runs})
+    documents = [_plain(show_job(run)) for run in runs]
+    return render(
+        "compare.html",
+        here="/models" if model else "/jobs",
+        model=model,
+        points=compare.points(documents, names),
+        rows=compare.rows(documents),
+        columns=job_view.FINAL,
+        more=more,
     )
 
 

@@ -1,12 +1,13 @@
 """What only the pages ask of the database."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from app.jobs.tables import JobEvent, JobMetric
+from app.jobs.states import JobStatus
+from app.jobs.tables import Job, JobEvent, JobMetric
 from app.models.tables import Model
 
 
@@ -39,6 +40,14 @@ def has_curves(session: Session, job_id: str) -> bool:
         JobMetric.job_id == job_id, JobMetric.name.in_(("train_loss", "accuracy", "agreement"))
     )
     return session.execute(statement.limit(1)).first() is not None
+
+
+def finished_runs(session: Session, owner_id: str, model_id: str, limit: int) -> Sequence[Job]:
+    """The newest jobs of a model that have a result."""
+    statement = select(Job).where(
+        Job.owner_id == owner_id, Job.model_id == model_id, Job.status == JobStatus.SUCCEEDED
+    )
+    return session.scalars(statement.order_by(Job.id.desc()).limit(limit)).all()
 
 
 def model_names(session: Session, ids: Collection[str]) -> Mapping[str, str]:

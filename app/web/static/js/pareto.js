@@ -217,8 +217,10 @@ function padded(low, high, least) {
   return [Math.max(low - room, least), high + room];
 }
 
+// As many digits as tell two ticks apart.
 function decimals(ticks) {
-  return ticks.length > 1 && ticks[1] - ticks[0] < 0.0099 ? 1 : 0;
+  const step = ticks.length > 1 ? ticks[1] - ticks[0] : 1;
+  return step < 0.00099 ? 2 : step < 0.0099 ? 1 : 0;
 }
 
 function cell(text) {
