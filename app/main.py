@@ -33,7 +33,7 @@ from app.storage.store import Store, open_store
 from app.uploads.endpoints import PATH as UPLOADS
 from app.uploads.headers import TusHeaders
 from app.uploads.sweeper import Sweeper
-from app.web import pages
+from app.web import batch_pages, pages
 from app.web.rendering import STATIC
 
 API_VERSION: Final = "1"  # of the contract, not of the package
@@ -147,4 +147,5 @@ def _include_pages(app: FastAPI) -> None:
     """The browser's pages and their files."""
     app.mount("/static", StaticFiles(directory=STATIC))
     app.include_router(pages.router)
+    app.include_router(batch_pages.router)
     app.state.problem_page = pages.problem_page

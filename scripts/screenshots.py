@@ -74,18 +74,33 @@ def plan(page: Page) -> None:
     page.locator("#sensitivity canvas").wait_for(timeout=JOB_MILLISECONDS)
 
 
+def open_batch(page: Page) -> None:
+    """The newest batch, started if there is none, once all its points are drawn."""
+    if page.locator(".rows a.title").count() == 0:
+        page.get_by_label("Images").select_option(index=1)
+        page.get_by_label("In per cent").fill("20, 30, 40, 50, 60, 70, 80")
+        page.get_by_label("Name of the batch").first.fill("Seven sizes")
+        page.get_by_role("button", name="Start the batch").click()
+    else:
+        page.locator(".rows a.title").first.click()
+    page.locator("#batch .status.completed").wait_for(timeout=JOB_MILLISECONDS)
+    page.locator("[data-points] a").nth(7).wait_for()
+
+
 def take(browser: Browser, look: Look, url: str, sign_in: str, folder: Path, job: str | None) -> str:
     page = open_page(browser, look)
     page.goto(url)
     save(page, folder / f"sign-in-{look.name}.webp")
     page.goto(sign_in)
     job = job or run_example(page, folder)
-    for name in ("home", "jobs", "job", "models", "model", "datasets", "batches", "docs", "missing"):
-        path = {"home": "/", "job": job, "model": "/models", "missing": "/no-such-page"}.get(name, f"/{name}")
-        page.goto(url + path)
+    for name in ("home", "jobs", "job", "models", "model", "datasets", "batches", "batch", "docs", "missing"):
+        path = {"home": "/", "job": job, "model": "/models", "batch": "/batches", "missing": "/no-such-page"}
+        page.goto(url + path.get(name, f"/{name}"))
         if name == "model":
             page.locator(".rows a.title").first.click()
             plan(page)
+        if name == "batch":
+            open_batch(page)
         page.wait_for_load_state("networkidle" if name == "docs" else "load")
         page.evaluate("document.fonts.ready")
         page.wait_for_timeout(400)  # curves are drawn in the next frame

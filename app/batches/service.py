@@ -178,6 +178,7 @@ def _refusal(errors: Sequence[dict[str, Any]], total: int) -> ValidationFailed:
         hint=hint,
         errors=list(errors[:ERRORS]),
         invalid=len(errors),
+        total=total,
     )
 
 

@@ -210,7 +210,8 @@ PROBLEM_SCHEMA: Final[dict[str, Any]] = {
         "limit": {"type": "number"},
         "quota": {"type": "string", "description": "stored_bytes or active_jobs: which one is used up."},
         "used": {"type": "number"},
-        "invalid": {"type": "integer", "description": "Of a batch: how many lines are not valid."},
+        "invalid": {"type": "integer", "description": "Of a batch: how many lines are not valid …"},
+        "total": {"type": "integer", "description": "… and how many there are."},
         "needed": {"type": "number"},
         "achievable": {
             "type": "number",

@@ -71,9 +71,7 @@ class Unit:
         """What the commit has made true. Nothing here can undo it, so nothing here may fail the request."""
         heard = True
         for task, row in self._rings:
-            heard = heard and services.doorbell.ring(
-                task, row.id
-            )  # one that does not answer is not asked again
+            heard = heard and services.doorbell.ring(task, row.id)  # who is silent is not asked again
             if not heard:
                 services.metrics.rings_failed.labels(task).inc()
                 _forget_ring(services.sessions, row)

@@ -249,11 +249,6 @@ def dataset_list(unit: UnitOfWork, caller: Reader, after: str | None = None) -> 
     return render("datasets.html", here="/datasets", datasets=rows, busy=_inspecting(rows), **pager)
 
 
-@router.get("/batches")
-def batch_list(_caller: Reader) -> Response:
-    return render("batches.html", here="/batches")
-
-
 @router.get("/docs", dependencies=[OPEN])
 def rest_description(request: Request) -> Response:
     """The interactive description; it shows nothing that needs a key."""

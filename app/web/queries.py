@@ -54,3 +54,24 @@ def model_names(session: Session, ids: Collection[str]) -> Mapping[str, str]:
     """Names of models, for lists of jobs."""
     rows = session.execute(select(Model.id, Model.name).where(Model.id.in_(ids)))
     return {row.id: row.name for row in rows}
+
+
+def figures_of_batch(session: Session, batch_id: str, limit: int) -> Sequence[Any]:
+    """What is drawn of each finished job of a batch; a whole result is a hundred times as large."""
+    result = Job.result
+    statement = (
+        select(
+            Job.id,
+            Job.name,
+            Job.kind,
+            Job.model_id,
+            Job.options["compression"]["target"].label("target"),
+            result["original"].label("original"),
+            result["compressed"].label("compressed"),
+            result["synthetic"].label("synthetic"),
+        )
+        .where(Job.batch_id == batch_id, Job.status == JobStatus.SUCCEEDED)
+        .order_by(Job.id)
+        .limit(limit)
+    )
+    return session.execute(statement).all()

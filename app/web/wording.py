@@ -11,6 +11,7 @@ STATUS: Final = {
     "cancelling": "Being cancelled",
     "cancelled": "Cancelled",
     "succeeded": "Finished",
+    "completed": "Finished",
     "failed": "Failed",
 }
 

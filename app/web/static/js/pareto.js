@@ -99,6 +99,7 @@ export class Pareto {
     const [cost, quality] = [this.cost.value, this.quality.value];
     const best = new Set(this.best);
     const steps = this.points.map((point) => (best.has(point) ? point[quality] : null));
+    steps[steps.length - 1] ??= this.best.at(-1)[quality]; // whoever pays more has it still
     const style = axisStyle();
     this.plot = new window.uPlot({
       width: this.place.clientWidth,
@@ -119,6 +120,7 @@ export class Pareto {
       legend: { show: false },
       cursor: { show: false },
       padding: [12, 24, 0, 0],
+      hooks: { draw: [() => this.position()] }, // places are known then, and change with the size
     }, [this.points.map((point) => point[cost]), this.points.map((point) => point[quality]), steps], this.place);
   }
 
@@ -137,7 +139,6 @@ export class Pareto {
     this.links.replaceChildren(...links);
     const first = links.find((link) => link.dataset.id === this.current) ?? links[0];
     if (first) first.tabIndex = 0;
-    this.position();
   }
 
   position() {
@@ -152,7 +153,7 @@ export class Pareto {
   }
 
   words(point, isBest) {
-    const figures = `${COSTS[this.cost.value].shown(point[this.cost.value])}, ${percent(point[this.quality.value])}`;
+    const figures = `${COSTS[this.cost.value].shown(point[this.cost.value])}, ${percent(point[this.quality.value], 2)}`;
     return `${point.label}: ${figures}${isBest ? ", on the front" : ""}`;
   }
 
@@ -168,7 +169,7 @@ export class Pareto {
       name.append(link);
       if (point.note) name.append(note(point.note));
       const cost = cell(COSTS[this.cost.value].shown(point[this.cost.value]));
-      const quality = cell(percent(point[this.quality.value]));
+      const quality = cell(percent(point[this.quality.value], 2));
       const isBest = cell(best.has(point.id) ? "yes" : "");
       isBest.className = "";
       row.append(name, cost, quality, isBest);
@@ -208,7 +209,6 @@ export class Pareto {
       return;
     }
     this.plot.setSize({ width: this.place.clientWidth, height: this.place.clientHeight });
-    this.position();
   }
 }
 
