@@ -17,14 +17,14 @@ HEAD = (
 LONGEST = 300  # letters of a sentence in the table; the JSON file has all of it
 
 
-def write_table(answers: Sequence[Answer], folder: Path) -> None:
-    """hostile.json with everything, hostile.md to read."""
+def write_table(answers: Sequence[Answer], of: int, folder: Path) -> None:
+    """hostile.json with everything, hostile.md to read. `of`: how many files the corpus has."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_row(answer) for answer in answers]
+    rows = [_row(answer) for answer in sorted(answers, key=lambda answer: answer.case.group)]
     load = os.getloadavg()[2]  # of the last 15 minutes
-    document = {"machine": describe("cpu"), "load": round(load, 1), "cases": rows}
+    document = {"machine": describe("cpu"), "load": round(load, 1), "corpus": of, "cases": rows}
     (folder / "hostile.json").write_text(json.dumps(document, indent=1, ensure_ascii=True) + "\n")
-    (folder / "hostile.md").write_text(_page(rows, document["machine"], load))
+    (folder / "hostile.md").write_text(_page(rows, of, document["machine"], load))
 
 
 def _row(answer: Answer) -> dict[str, object]:
@@ -45,7 +45,7 @@ def _row(answer: Answer) -> dict[str, object]:
     }
 
 
-def _page(rows: list[dict[str, object]], machine: object, load: float) -> str:
+def _page(rows: list[dict[str, object]], of: int, machine: object, load: float) -> str:
     seconds = sorted(float(str(row["seconds"])) for row in rows)
     refused = sum(row["code"] != READY for row in rows)
     slow = sum(value > 10 for value in seconds)
@@ -60,11 +60,12 @@ def _page(rows: list[dict[str, object]], machine: object, load: float) -> str:
         "rejected; `ready` is a file whose harmful part is thrown away unread, or that is odd but honest."
     )
     figures = (
-        f"{len(rows)} files, {refused} refused, {unwanted} answered otherwise than was wanted, {ran} ran "
-        f"what they carry. Half were answered in less than {seconds[len(seconds) // 2]:.1f} s, the "
+        f"{len(rows)} of the corpus's {of} files, {refused} refused, {unwanted} answered "
+        f"otherwise than was wanted, {ran} ran what they carry. "
+        f"Half were answered in less than {seconds[len(seconds) // 2]:.1f} s, the "
         f"longest in {seconds[-1]:.1f} s, {slow} in more than 10 s. CPU s and peak MB are of the child that "
-        f"read the file, seen every 20 ms: at most {cpu:.1f} s and {peak:,} MB; half stay below "
-        f"{_usual(rows):,} MB, which torch takes by itself. The load was {load:.1f} on "
+        f"read the file, seen every 20 ms: at most {cpu:.1f} s and {peak:,} MB, half of "
+        f"them below {_usual(rows):,} MB. The load was {load:.1f} on "
         f"{len(os.sched_getaffinity(0))} cores. Machine: {_machine(machine)}."
     )
     lines = ["# What hostile uploads are answered", "", about, "", figures]
@@ -75,7 +76,7 @@ def _page(rows: list[dict[str, object]], machine: object, load: float) -> str:
 
 
 def _usual(rows: list[dict[str, object]]) -> int:
-    """The median of those that were read at all: nearly all of it is torch itself."""
+    """The median of those that were read at all."""
     peaks = sorted(int(str(row["peak_mb"])) for row in rows if row["peak_mb"])
     return peaks[len(peaks) // 2] if peaks else 0
 
