@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHON
 
 .PHONY: help setup run demo test test-faults test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc \
-	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-service bench-finetune bench-latency pictures clean
+	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-service bench-room bench-finetune bench-latency pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -45,6 +45,9 @@ bench-headline: setup ## 5x fewer operations and 18x fewer learnable parameters 
 
 bench-service: setup ## the service under load, beside bare uvicorn and bare Celery; five minutes on a calm machine
 	$(BIN)/python -m benchmarks.service $(ARGS)
+
+bench-room: setup ## how much room uploads, jobs, rows, messages and log lines take
+	$(BIN)/python -m benchmarks.room $(ARGS)
 
 bench-finetune: setup ## fine-tuning's images per second beside a bare PyTorch loop's
 	$(BIN)/python -m benchmarks.finetune_throughput $(ARGS)

@@ -14,6 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from app.core.multiprocess import dead_processes, shared_folder
+from app.core.queue import QUEUE_OF
 
 # From a health check to a long upload; the default buckets end at 10 s.
 _REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120, 600)
@@ -21,6 +22,8 @@ _REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _WORK_SECONDS: Final = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400)
 # From an idle worker to a long queue.
 _WAIT_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21_600, 86_400)
+# Shown as 0 from the start: a counter that appears with its first event seems not to have grown.
+_WORK: Final = ("job", "model", "dataset", "plan")
 NO_CODE: Final = ""  # of work that ended without an error
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each counter, which nobody asks for
@@ -82,6 +85,11 @@ class WorkMetrics:
             buckets=_WORK_SECONDS,
             registry=registry,
         )
+
+        for work in _WORK:
+            self.leases_expired.labels(work)
+            for cause in ("child", "silence"):
+                self.attempts_lost.labels(work, cause)
 
     def lease_expired(self, work: str, outcome: str | None) -> None:
         """The reaper took work away from a silent worker; `outcome` is the row's new status."""
@@ -166,6 +174,8 @@ class Metrics:
         self.rings_failed = Counter(
             "basisconv_rings_failed", "Messages that the broker did not take.", ["task"], registry=registry
         )
+        for task in QUEUE_OF:
+            self.rings_failed.labels(task)
         self.streams_opened = Counter(
             "basisconv_event_streams_opened", "Event streams opened.", registry=registry
         )

@@ -118,6 +118,14 @@ def test_the_process_tells_its_connections_threads_memory_and_disks(
     assert (value(text, "basisconv_database_bytes") or 0) > 1e6
 
 
+def test_what_alerts_count_is_told_before_it_happens(client: TestClient) -> None:
+    """A counter that appears with its first event seems not to have grown by it."""
+    text = client.get("/metrics").text
+    assert value(text, "basisconv_leases_expired_total", work="job") == 0
+    assert value(text, "basisconv_attempts_lost_total", work="plan", cause="silence") == 0
+    assert value(text, "basisconv_rings_failed_total", task="worker.run_job") == 0
+
+
 def test_a_cancelled_job_is_counted_as_an_outcome(client: TestClient, services: Services) -> None:
     job = add_job(services, add_model(services), status="queued")
     assert client.post(f"/v1/jobs/{job}/cancel").status_code == 200

@@ -1,8 +1,10 @@
 """What the real processes tell of themselves: figures of web, siblings and workers in one place, and logs in
 which one id leads from a request to the last words of the child that it caused."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,14 +15,17 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from app import example
 from app.core.settings import Settings
 from app.embedded.folders import free_port
 from app.embedded.owner import owner_key
 from app.embedded.processes import as_environment
-from tests.api.test_metrics import value
+from tests.api.test_metrics import HAS_GPU, value
 from tests.conftest import make_settings
+from tests.run.test_alerts import MANUAL, NAMED, RULES
 from tests.support.processes import alive, wait_until
 from tests.support.servers import Servers
 from tests.support.service import Service, running_service
@@ -128,6 +133,56 @@ def test_the_workers_figures_are_at_the_webs_address(
     network_bytes = example.NETWORK.stat().st_size
     assert value(text, "basisconv_upload_bytes_total", kind="model") == network_bytes
     assert (value(text, "basisconv_http_requests_total", route="/v1/jobs", method="POST") or 0) == 1
+
+
+def test_every_figure_that_an_alert_or_the_manual_names_is_told(service: tuple[Service, Path]) -> None:
+    running, _ = service
+    named = {name for rule in RULES for name in NAMED.findall(rule["expr"])} | set(NAMED.findall(MANUAL))
+    assert named
+    missing = {name for name in named if HAS_GPU or not name.startswith("basisconv_gpu_")}
+
+    def all_told() -> bool:
+        families = text_string_to_metric_families(running.client.get("/metrics").text)
+        missing.difference_update(name for family in families for name in _names(family))
+        return not missing
+
+    with contextlib.suppress(TimeoutError):
+        wait_until(all_told, 20)  # workers tell every 5 s
+    assert missing == set()
+
+
+def _names(family: Metric) -> set[str]:
+    """As a query may name it, also while it has no samples yet."""
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
+    return {family.name, *(family.name + suffix for suffix in suffixes.get(family.type, ()))}
+
+
+def test_the_labels_by_which_an_alert_chooses_exist(
+    service: tuple[Service, Path], finished: dict[str, Any]
+) -> None:
+    running, _ = service
+    assert finished["status"] == "succeeded"
+    chosen = re.compile(r"(basisconv_\w+)\{([^}]+)\}")
+    label = re.compile(r"(\w+)(?:=~|!~|!=|=)")
+    wanted = {
+        (name, one)
+        for rule in RULES
+        for name, inside in chosen.findall(rule["expr"])
+        for one in label.findall(re.sub(r'"[^"]*"', '""', inside))
+    }
+    assert wanted
+
+    missing = set(wanted)
+
+    def all_told() -> bool:
+        families = text_string_to_metric_families(running.client.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        missing.difference_update((sample.name, one) for sample in samples for one in sample.labels)
+        return not missing
+
+    with contextlib.suppress(TimeoutError):
+        wait_until(all_told, 20)
+    assert missing == set()
 
 
 def test_a_worker_that_stops_in_order_says_so_and_its_counts_stay(
