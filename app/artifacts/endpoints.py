@@ -10,7 +10,7 @@ from app.artifacts import repository
 from app.artifacts.ranges import parse_range
 from app.artifacts.schemas import ArtifactOut, show_artifact
 from app.artifacts.tables import Artifact
-from app.core.errors import NotFound, RangeNotSatisfiable
+from app.core.errors import NotFound, RangeNotSatisfiable, known
 from app.core.problems import raises
 from app.core.routes import OneThread
 from app.core.security import Caller, Reader
@@ -66,10 +66,7 @@ def get_content(
 
 
 def _find(unit: Unit, caller: Caller, artifact_id: str) -> Artifact:
-    artifact = repository.find(unit.session, caller.owner_id, artifact_id)
-    if artifact is None:
-        raise NotFound(f"There is no artifact {artifact_id[:64]!r}.")
-    return artifact
+    return known(repository.find(unit.session, caller.owner_id, artifact_id), "artifact", artifact_id)
 
 
 def _headers(artifact: Artifact, etag: str) -> dict[str, str]:

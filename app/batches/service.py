@@ -14,7 +14,7 @@ from app.batches import closing, repository
 from app.batches.reading import Line, Wanted
 from app.batches.states import OPEN, BatchStatus
 from app.batches.tables import Batch
-from app.core.errors import InvalidState, NotFound, Problem, ValidationFailed
+from app.core.errors import InvalidState, Problem, ValidationFailed, known
 from app.core.ids import is_id, new_id, new_ids
 from app.core.metrics import NO_CODE
 from app.core.problems import pointer, validation_problem
@@ -183,10 +183,7 @@ def _refusal(errors: Sequence[dict[str, Any]], total: int) -> ValidationFailed:
 
 
 def get(unit: Unit, caller: Caller, batch_id: str) -> Batch:
-    batch = repository.find(unit.session, caller.owner_id, batch_id)
-    if batch is None:
-        raise NotFound(f"There is no batch {batch_id[:64]!r}.")
-    return batch
+    return known(repository.find(unit.session, caller.owner_id, batch_id), "batch", batch_id)
 
 
 def cancel(unit: Unit, services: Services, caller: Caller, batch_id: str) -> Batch:

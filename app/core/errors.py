@@ -4,7 +4,9 @@ They leave the service as ``application/problem+json`` (RFC 9457) and are stored
 ``error`` column of whatever was rejected or failed.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+Row = TypeVar("Row")
 
 TYPE_BASE = "https://basisconv.dev/problems/"  # an identifier, not a page that must exist
 
@@ -61,6 +63,13 @@ class Forbidden(Problem):
 
 class NotFound(Problem):
     code, status, title = "not_found", 404, "There is no such thing here"
+
+
+def known(row: Row | None, noun: str, given: str) -> Row:
+    """The row that was asked for; raises NotFound where there is none, as for another owner's."""
+    if row is None:
+        raise NotFound(f"There is no {noun} {given[:64]!r}.")
+    return row
 
 
 class InvalidState(Problem):

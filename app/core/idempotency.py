@@ -8,16 +8,18 @@ is the first). No half-answered state exists.
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
-from fastapi import Header, Response
+from fastapi import Depends, Header, Response
 from pydantic import BaseModel
 from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
 
 from app.core.errors import IdempotencyConflict
-from app.core.unit import Unit
+from app.core.security import Writer
+from app.core.unit import Unit, UnitOfWork
 from app.keys.tables import IdempotencyRecord
 
 KEPT: Final = timedelta(hours=24)
@@ -56,6 +58,25 @@ def answer_once(
         _record(unit, owner_id, key, route).response = made.model_dump_json()
         return made
     return _again(earlier, digest)
+
+
+@dataclass(frozen=True)
+class Once:
+    """A creating request as far as its key goes: who asks, and in which transaction."""
+
+    unit: Unit
+    owner_id: str
+    key: str | None
+
+    def __call__(self, route: str, body: Any, make: Callable[[], BaseModel]) -> BaseModel | Response:
+        return answer_once(self.unit, self.owner_id, self.key, route, body, make)
+
+
+async def _once(unit: UnitOfWork, caller: Writer, idempotency_key: IdempotencyKey = None) -> Once:
+    return Once(unit, caller.owner_id, idempotency_key)
+
+
+AnswerOnce = Annotated[Once, Depends(_once, scope="function")]
 
 
 def earlier_answer(unit: Unit, owner_id: str, key: str | None, route: str, body: Any) -> Response | None:

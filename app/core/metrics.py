@@ -29,6 +29,11 @@ NO_CODE: Final = ""  # of work that ended without an error
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each counter, which nobody asks for
 
 
+def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Gauge:
+    """Of the processes that live, their sum."""
+    return Gauge(name, text, labels, registry=registry, multiprocess_mode="livesum")
+
+
 class WorkMetrics:
     """What becomes of jobs, inspections and plans: counted by workers, and by the web process's reaper."""
 
@@ -114,24 +119,19 @@ class ProcessMetrics:
     """What a process holds at the moment; looked at when asked, and every few seconds."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.connections = Gauge(
+        self.connections = _gauge(
+            registry,
             "basisconv_database_connections",
             "Connections to the database: `in_use`, or `idle` in the pool.",
-            ["state"],
-            registry=registry,
-            multiprocess_mode="livesum",
+            "state",
         )
-        self.connections_most = Gauge(
-            "basisconv_database_connections_most",
-            "Connections that the pool may open.",
-            registry=registry,
-            multiprocess_mode="livesum",
+        self.connections_most = _gauge(
+            registry, "basisconv_database_connections_most", "Connections that the pool may open."
         )
-        self.resident_bytes = Gauge(
+        self.resident_bytes = _gauge(
+            registry,
             "basisconv_resident_bytes",
             "Memory held, in all of the web's processes, or in a worker without its child.",
-            registry=registry,
-            multiprocess_mode="livesum",
         )
 
 
@@ -153,21 +153,15 @@ class Metrics:
             buckets=_REQUEST_SECONDS,
             registry=registry,
         )
-        self.requests_open = Gauge(
+        self.requests_open = _gauge(
+            registry,
             "basisconv_http_requests_in_progress",
             "Requests that are being answered, event streams among them.",
-            registry=registry,
-            multiprocess_mode="livesum",
         )
-        self.threads_busy = Gauge(
-            "basisconv_threads_busy",
-            "Threads at work for requests; where all are, requests wait.",
-            registry=registry,
-            multiprocess_mode="livesum",
+        self.threads_busy = _gauge(
+            registry, "basisconv_threads_busy", "Threads at work for requests; where all are, requests wait."
         )
-        self.threads_most = Gauge(
-            "basisconv_threads_most", "Such threads at most.", registry=registry, multiprocess_mode="livesum"
-        )
+        self.threads_most = _gauge(registry, "basisconv_threads_most", "Such threads at most.")
         self.upload_bytes = Counter(
             "basisconv_upload_bytes", "Bytes of accepted uploads.", ["kind"], registry=registry
         )
@@ -179,12 +173,7 @@ class Metrics:
         self.streams_opened = Counter(
             "basisconv_event_streams_opened", "Event streams opened.", registry=registry
         )
-        self.streams_open = Gauge(
-            "basisconv_event_streams",
-            "Event streams open now.",
-            registry=registry,
-            multiprocess_mode="livesum",
-        )
+        self.streams_open = _gauge(registry, "basisconv_event_streams", "Event streams open now.")
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format, each family once however many counted in it."""

@@ -15,12 +15,12 @@ from app.core.errors import (
     UnsupportedFormat,
     UploadTooLarge,
 )
-from app.core.idempotency import IdempotencyKey, answer_once, earlier_answer
+from app.core.idempotency import IdempotencyKey
 from app.core.pagination import Listing, PageQuery, listing, page_query
 from app.core.problems import raises
 from app.core.routes import OneThread
 from app.core.security import Caller, Reader, Writer
-from app.core.unit import Services, ServicesOf, UnitOfWork, transaction
+from app.core.unit import Services, ServicesOf, Unit, UnitOfWork
 from app.datasets import repository, service
 from app.datasets.schemas import (
     ClassMap,
@@ -30,14 +30,13 @@ from app.datasets.schemas import (
     show_dataset,
 )
 from app.datasets.sniff import sniff
-from app.uploads import service as uploads
+from app.uploads.becoming import Becoming
 from app.uploads.body import form_or_upload, is_json, read_json
 from app.uploads.fields import json_field, parse_field, text_field
 from app.uploads.multipart import Upload, receive_upload
 from app.uploads.room import room_for_upload
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=OneThread)
-_ROUTE: Final = "POST /v1/datasets"
 _FIELDS: Final = frozenset({"name", "classes"})
 _FORM: Final = {
     "type": "object",
@@ -96,37 +95,26 @@ def _create_from_form(services: Services, caller: Caller, upload: Upload, key: s
             classes=None if given is None else parse_field("classes", given, ClassMap),
         )
         said = [upload.staged.sha256, upload.filename, wishes.model_dump(mode="json")]
-        return _create(services, caller, upload, wishes, key, said)
+        return _create(Becoming(services, caller, "dataset", key), upload, wishes, said)
     finally:
         services.store.discard(upload.staged)  # nothing is left to discard once it was kept
 
 
 def _create_from_upload(services: Services, caller: Caller, asked: DatasetFromUpload, key: str | None) -> Any:
-    said = asked.model_dump(mode="json")
-    with transaction(services) as unit:  # the upload of an earlier request with this key is gone
-        earlier = earlier_answer(unit, caller.owner_id, key, _ROUTE, said)
-    if earlier is not None:
-        return earlier
-    with uploads.taken(services, caller, asked.upload, kind="dataset", sha256=asked.sha256) as upload:
-        return _create(services, caller, upload, asked, key, said)
+    becoming = Becoming(services, caller, "dataset", key)
+    return becoming.from_upload(asked, lambda upload, said: _create(becoming, upload, asked, said))
 
 
-def _create(
-    services: Services, caller: Caller, upload: Upload, wishes: DatasetWishes, key: str | None, said: Any
-) -> Any:
+def _create(becoming: Becoming, upload: Upload, wishes: DatasetWishes, said: Any) -> Any:
     classes = None if wishes.classes is None else wishes.classes.root
-    with transaction(services) as unit:
 
-        def make() -> DatasetOut:
-            uploads.consume(unit, services, upload)
-            dataset = service.create(
-                unit, services.store, caller, upload, name=wishes.name, requested_classes=classes
-            )
-            return show_dataset(dataset)
+    def make(unit: Unit) -> DatasetOut:
+        store, caller = becoming.services.store, becoming.caller
+        return show_dataset(
+            service.create(unit, store, caller, upload, name=wishes.name, requested_classes=classes)
+        )
 
-        answer = answer_once(unit, caller.owner_id, key, _ROUTE, said, make)
-    services.metrics.upload_bytes.labels("dataset").inc(upload.staged.bytes)
-    return answer
+    return becoming.once(upload, said, make)
 
 
 @router.get("", responses=raises())

@@ -1,6 +1,6 @@
 """What can be done with uploaded data sets."""
 
-from app.core.errors import InvalidState, NotFound
+from app.core.errors import InvalidState, NotFound, known
 from app.core.ids import new_id
 from app.core.security import Caller
 from app.core.unit import Services, Unit
@@ -47,10 +47,7 @@ def create(
 
 
 def get(unit: Unit, caller: Caller, dataset_id: str) -> Dataset:
-    dataset = repository.find(unit.session, caller.owner_id, dataset_id)
-    if dataset is None:
-        raise NotFound(f"There is no data set {dataset_id[:64]!r}.")
-    return dataset
+    return known(repository.find(unit.session, caller.owner_id, dataset_id), "data set", dataset_id)
 
 
 def get_ready(unit: Unit, caller: Caller, dataset_id: str) -> Dataset:
@@ -72,9 +69,9 @@ def usable(dataset: Dataset | None, dataset_id: str) -> Dataset:
 
 def delete(unit: Unit, services: Services, caller: Caller, dataset_id: str) -> None:
     """Delete a data set that no job uses, with plans on it; objects no other row shares follow the commit."""
-    dataset = repository.find_to_delete(unit.session, caller.owner_id, dataset_id)
-    if dataset is None:
-        raise NotFound(f"There is no data set {dataset_id[:64]!r}.")
+    dataset = known(
+        repository.find_to_delete(unit.session, caller.owner_id, dataset_id), "data set", dataset_id
+    )
     usage.refuse_if_used(unit.session, f"The data set {dataset.id}", dataset_id=dataset.id)
     hashes = [dataset.sha256, dataset.canonical_sha256]
     hashes += plans.measured_objects(unit.session, dataset_id=dataset.id)

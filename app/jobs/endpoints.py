@@ -11,7 +11,7 @@ from app.artifacts import repository as artifacts
 from app.artifacts.schemas import ArtifactOut, show_artifact
 from app.artifacts.tables import Artifact
 from app.core.errors import IdempotencyConflict, InvalidState, NotFound, QuotaExceeded
-from app.core.idempotency import IdempotencyKey, answer_once
+from app.core.idempotency import AnswerOnce
 from app.core.ids import is_id
 from app.core.pagination import Limit, Listing, PageQuery, listing, page_query
 from app.core.problems import raises
@@ -48,18 +48,9 @@ _EVENT_STREAM: Final[dict[int | str, Any]] = {
     response_model=JobOut,
     responses=raises(NotFound, InvalidState, IdempotencyConflict, QuotaExceeded),
 )
-def create_job(
-    body: JobCreate, unit: UnitOfWork, caller: Writer, idempotency_key: IdempotencyKey = None
-) -> Any:
+def create_job(body: JobCreate, unit: UnitOfWork, caller: Writer, once: AnswerOnce) -> Any:
     """Queue a job."""
-    return answer_once(
-        unit,
-        caller.owner_id,
-        idempotency_key,
-        "POST /v1/jobs",
-        body,
-        lambda: show_job(service.create(unit, caller, body)),
-    )
+    return once("POST /v1/jobs", body, lambda: show_job(service.create(unit, caller, body)))
 
 
 @router.get("", responses=raises())

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.artifacts.tables import Artifact
-from app.core.errors import InvalidState, NotFound
+from app.core.errors import InvalidState, known
 from app.core.ids import new_id
 from app.core.metrics import NO_CODE
 from app.core.security import Caller
@@ -77,10 +77,7 @@ def draft(
 
 
 def get(unit: Unit, caller: Caller, job_id: str) -> Job:
-    job = repository.find(unit.session, caller.owner_id, job_id)
-    if job is None:
-        raise NotFound(f"There is no job {job_id[:64]!r}.")
-    return job
+    return known(repository.find(unit.session, caller.owner_id, job_id), "job", job_id)
 
 
 def cancel(unit: Unit, services: Services, caller: Caller, job_id: str) -> Job:
@@ -104,9 +101,7 @@ def cancel(unit: Unit, services: Services, caller: Caller, job_id: str) -> Job:
 
 def delete(unit: Unit, services: Services, caller: Caller, job_id: str) -> None:
     """Delete an ended job with its events, metrics and artifacts; objects nobody else needs follow."""
-    job = repository.find_to_delete(unit.session, caller.owner_id, job_id)
-    if job is None:
-        raise NotFound(f"There is no job {job_id[:64]!r}.")
+    job = known(repository.find_to_delete(unit.session, caller.owner_id, job_id), "job", job_id)
     if job.status not in ENDED:
         raise InvalidState(
             f"The job {job.id} is {job.status}; only an ended job can be deleted.", hint="Cancel it first."

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from app.core.clock import Clock
-from app.core.errors import NotFound
+from app.core.errors import known
 from app.core.ids import new_id
 from app.core.problems import invalid
 from app.core.security import ALL_SCOPES, Caller, digest_of, new_secret
@@ -62,10 +62,7 @@ def secret_for(settings: Settings, owner_id: str, idempotency_key: str | None, b
 
 
 def get(unit: Unit, caller: Caller, key_id: str) -> ApiKey:
-    key = repository.find(unit.session, caller.owner_id, key_id)
-    if key is None:
-        raise NotFound(f"There is no key {key_id[:64]!r}.")
-    return key
+    return known(repository.find(unit.session, caller.owner_id, key_id), "key", key_id)
 
 
 def revoke(unit: Unit, key: ApiKey) -> None:

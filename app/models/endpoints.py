@@ -15,12 +15,12 @@ from app.core.errors import (
     UnsupportedFormat,
     UploadTooLarge,
 )
-from app.core.idempotency import IdempotencyKey, answer_once, earlier_answer
+from app.core.idempotency import IdempotencyKey
 from app.core.pagination import Listing, PageQuery, listing, page_query
 from app.core.problems import raises
 from app.core.routes import OneThread
 from app.core.security import Caller, Reader, Writer
-from app.core.unit import Services, ServicesOf, UnitOfWork, transaction
+from app.core.unit import Services, ServicesOf, Unit, UnitOfWork
 from app.models import repository, service
 from app.models.schemas import (
     InputRequest,
@@ -31,14 +31,13 @@ from app.models.schemas import (
     show_model,
 )
 from app.models.sniff import sniff
-from app.uploads import service as uploads
+from app.uploads.becoming import Becoming
 from app.uploads.body import form_or_upload, is_json, read_json
 from app.uploads.fields import json_field, parse_field, text_field
 from app.uploads.multipart import Upload, receive_upload
 from app.uploads.room import room_for_upload
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=OneThread)
-_ROUTE: Final = "POST /v1/models"
 _FIELDS: Final = frozenset({"name", "input", "architecture"})
 _FORM: Final = {
     "type": "object",
@@ -95,42 +94,30 @@ def _create_from_form(services: Services, caller: Caller, upload: Upload, key: s
             architecture=text_field(upload, "architecture"),
         )
         said = [upload.staged.sha256, upload.filename, wishes.model_dump(mode="json")]
-        return _create(services, caller, upload, wishes, key, said)
+        return _create(Becoming(services, caller, "model", key), upload, wishes, said)
     finally:
         services.store.discard(upload.staged)  # nothing is left to discard once it was kept
 
 
 def _create_from_upload(services: Services, caller: Caller, asked: ModelFromUpload, key: str | None) -> Any:
-    said = asked.model_dump(mode="json")
-    with transaction(services) as unit:  # the upload of an earlier request with this key is gone
-        earlier = earlier_answer(unit, caller.owner_id, key, _ROUTE, said)
-    if earlier is not None:
-        return earlier
-    with uploads.taken(services, caller, asked.upload, kind="model", sha256=asked.sha256) as upload:
-        return _create(services, caller, upload, asked, key, said)
+    becoming = Becoming(services, caller, "model", key)
+    return becoming.from_upload(asked, lambda upload, said: _create(becoming, upload, asked, said))
 
 
-def _create(
-    services: Services, caller: Caller, upload: Upload, wishes: ModelWishes, key: str | None, said: Any
-) -> Any:
-    with transaction(services) as unit:
+def _create(becoming: Becoming, upload: Upload, wishes: ModelWishes, said: Any) -> Any:
+    def make(unit: Unit) -> ModelOut:
+        model = service.create(
+            unit,
+            becoming.services.store,
+            becoming.caller,
+            upload,
+            name=wishes.name,
+            requested_input=wishes.input,
+            architecture=wishes.architecture,
+        )
+        return show_model(model)
 
-        def make() -> ModelOut:
-            uploads.consume(unit, services, upload)
-            model = service.create(
-                unit,
-                services.store,
-                caller,
-                upload,
-                name=wishes.name,
-                requested_input=wishes.input,
-                architecture=wishes.architecture,
-            )
-            return show_model(model)
-
-        answer = answer_once(unit, caller.owner_id, key, _ROUTE, said, make)
-    services.metrics.upload_bytes.labels("model").inc(upload.staged.bytes)
-    return answer
+    return becoming.once(upload, said, make)
 
 
 @router.get("", responses=raises())

@@ -1,6 +1,6 @@
 """What can be done with uploaded networks."""
 
-from app.core.errors import InvalidState, NotFound
+from app.core.errors import InvalidState, NotFound, known
 from app.core.ids import new_id
 from app.core.security import Caller
 from app.core.unit import Services, Unit
@@ -50,10 +50,7 @@ def create(
 
 
 def get(unit: Unit, caller: Caller, model_id: str) -> Model:
-    model = repository.find(unit.session, caller.owner_id, model_id)
-    if model is None:
-        raise NotFound(f"There is no model {model_id[:64]!r}.")
-    return model
+    return known(repository.find(unit.session, caller.owner_id, model_id), "model", model_id)
 
 
 def get_ready(unit: Unit, caller: Caller, model_id: str) -> Model:
@@ -75,9 +72,7 @@ def usable(model: Model | None, model_id: str) -> Model:
 
 def delete(unit: Unit, services: Services, caller: Caller, model_id: str) -> None:
     """Delete a model that no job uses, with its plans; objects that no other row shares follow the commit."""
-    model = repository.find_to_delete(unit.session, caller.owner_id, model_id)
-    if model is None:
-        raise NotFound(f"There is no model {model_id[:64]!r}.")
+    model = known(repository.find_to_delete(unit.session, caller.owner_id, model_id), "model", model_id)
     usage.refuse_if_used(unit.session, f"The model {model.id}", model_id=model.id)
     hashes = [model.sha256, model.canonical_sha256]
     hashes += plans.measured_objects(unit.session, model_id=model.id)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Response
 
 from app.core.errors import IdempotencyConflict, InvalidState, NotFound, QuotaExceeded
-from app.core.idempotency import IdempotencyKey, answer_once
+from app.core.idempotency import AnswerOnce
 from app.core.ids import is_id
 from app.core.pagination import Listing, PageQuery, listing, page_query
 from app.core.problems import raises
@@ -24,19 +24,10 @@ router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=OneThread)
     response_model=PlanOut,
     responses=raises(NotFound, InvalidState, IdempotencyConflict, QuotaExceeded),
 )
-def create_plan(
-    body: PlanCreate, unit: UnitOfWork, caller: Writer, idempotency_key: IdempotencyKey = None
-) -> Any:
+def create_plan(body: PlanCreate, unit: UnitOfWork, caller: Writer, once: AnswerOnce) -> Any:
     """Ask what a job would choose, and what to expect of it. The network is measured once; plans with other
     targets then take a moment."""
-    return answer_once(
-        unit,
-        caller.owner_id,
-        idempotency_key,
-        "POST /v1/plans",
-        body,
-        lambda: show_plan(service.create(unit, caller, body)),
-    )
+    return once("POST /v1/plans", body, lambda: show_plan(service.create(unit, caller, body)))
 
 
 @router.get("", responses=raises())

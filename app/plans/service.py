@@ -1,6 +1,6 @@
 """What can be done with plans."""
 
-from app.core.errors import NotFound
+from app.core.errors import known
 from app.core.ids import new_id
 from app.core.problems import invalid
 from app.core.security import Caller
@@ -61,15 +61,10 @@ def _check_foreseeable(request: PlanCreate) -> None:
 
 
 def get(unit: Unit, caller: Caller, plan_id: str) -> Plan:
-    plan = repository.find(unit.session, caller.owner_id, plan_id)
-    if plan is None:
-        raise NotFound(f"There is no plan {plan_id[:64]!r}.")
-    return plan
+    return known(repository.find(unit.session, caller.owner_id, plan_id), "plan", plan_id)
 
 
 def delete(unit: Unit, caller: Caller, plan_id: str) -> None:
     """Delete a plan in any state: a worker that makes it finds its row gone and stops."""
-    plan = repository.find_to_delete(unit.session, caller.owner_id, plan_id)
-    if plan is None:
-        raise NotFound(f"There is no plan {plan_id[:64]!r}.")
+    plan = known(repository.find_to_delete(unit.session, caller.owner_id, plan_id), "plan", plan_id)
     unit.session.delete(plan)

@@ -32,12 +32,8 @@ class Service:
 @contextmanager
 def running_service(settings: Settings, logs: Path) -> Iterator[Service]:
     """Start everything, wait until it answers, and stop it by pid at the end."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    settings = settings.model_copy(update={"public_url": url})
-    logs.mkdir(parents=True, exist_ok=True)
-    key = owner_key(settings)
-    web = Web(settings, port, logs / "web.log")
+    alone = _web(settings, logs)
+    settings, url, key, web = alone.settings, alone.url, alone.key, alone.web
     quick = Worker(settings, "quick", logs / "worker-quick.log")
     jobs = Worker(settings, "jobs", logs / "worker-jobs.log")
     with ExitStack() as stack:
@@ -71,15 +67,19 @@ class WebService:
 @contextmanager
 def running_web(settings: Settings, logs: Path) -> Iterator[WebService]:
     """Start the web process on a free port, and stop it by pid at the end."""
+    service = _web(settings, logs)
+    service.web.start()
+    try:
+        wait_ready(service.web)
+        yield service
+    finally:
+        service.web.stop()
+
+
+def _web(settings: Settings, logs: Path) -> WebService:
+    """On a free port, not started yet."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     settings = settings.model_copy(update={"public_url": url})
     logs.mkdir(parents=True, exist_ok=True)
-    key = owner_key(settings)
-    web = Web(settings, port, logs / "web.log")
-    web.start()
-    try:
-        wait_ready(web)
-        yield WebService(url, key, settings, web)
-    finally:
-        web.stop()
+    return WebService(url, owner_key(settings), settings, Web(settings, port, logs / "web.log"))
