@@ -1,6 +1,6 @@
 """Make the files of the README's walk-through from the shared networks and images.
 
-Writes `resnet20.onnx`, `resnet20.pt2` and `cifar10.npz` (10,000 train and 10,000 test images) into a folder.
+Writes `resnet20.onnx`, `resnet20.pt2` and `cifar10.npz` (all train images that there are, 10,000 test images) into a folder.
 
     python scripts/prepare_cifar.py build/cifar
 """
@@ -25,7 +25,7 @@ def main(folder: Path, name: str = "cifar10_resnet20_a") -> None:
     torch.onnx.export(
         module, (example,), dynamo=True, dynamic_shapes=(batch,), external_data=False, verbose=False
     ).save(folder / "resnet20.onnx")  # type: ignore[union-attr]
-    x_train, y_train = networks.cifar10_images("train", 10_000)
+    x_train, y_train = networks.cifar10_images("train")
     x_test, y_test = networks.cifar10_images("test", 10_000)
     np.savez(folder / "cifar10.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
 
