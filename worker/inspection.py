@@ -5,26 +5,25 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import torch
 from onnx import ModelProto
 
-from app.core.errors import MalformedModel, UnsupportedFormat, ValidationFailed
-from app.models.sniff import HEAD_BYTES, sniff
+from app.core.errors import MalformedModel, UnsupportedFormat
+from app.models.sniff import HEAD_BYTES, Format, sniff
 from basisconv.cost import Layer, count, describe
 from basisconv.errors import MethodError
 from basisconv.formats import onnx_reader, pt2_reader
 from basisconv.formats.budget import Budget
 from basisconv.formats.compare import check_import
-from basisconv.formats.network import Layout, Network, as_tuple, evaluating
+from basisconv.formats.network import Network, as_tuple, evaluating
+from worker import built
 from worker.problems import as_problem
+from worker.requested import MAX_PIXELS, Requested, invalid
 
 Report = Callable[[dict[str, Any]], None]
-_FIELDS: Final = ("shape", "scale", "mean", "std", "layout", "resize", "crop", "interpolation")
-_INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic")
 _MAX_VALUE: Final = 1 << 30  # numbers of one value: 4 GB
-_MAX_PIXELS: Final = 100_000_000  # floats of one image; the first layer's output is larger still
 
 
 def inspect_model(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
@@ -38,11 +37,20 @@ def inspect_model(task: dict[str, Any], folder: Path, report: Report) -> dict[st
     try:
         with torch.no_grad():
             report(_progress(0.1, "Reading the network"))
+            made = None
+            if found == "huggingface":
+                made = built.from_folder(source, task.get("input") or {})
+                source, requested, found = made.path, made.requested, "pt2"
             network = _load(source, canonical, found, requested, _budget(task))
             report(_progress(0.5, "Comparing our copy with the file"))
             check_import(network)
+            if made is not None:
+                made.check(network)
             report(_progress(0.8, "Measuring the layers"))
-            return {"canonical": task["canonical"], **_answer(network, requested)}
+            answer = _answer(network, requested)
+            if made is not None:
+                answer["details"]["architecture"] = made.architecture
+            return {"canonical": task["canonical"], **answer}
     except MethodError as error:
         raise as_problem(error, task) from error
 
@@ -51,10 +59,10 @@ def _progress(fraction: float, message: str) -> dict[str, Any]:
     return {"type": "progress", "fraction": fraction, "message": message}
 
 
-def _format(source: Path, said: str) -> Literal["onnx", "pt2"]:
+def _format(source: Path, said: str) -> Format:
     with source.open("rb") as file:
         found = sniff(file.read(HEAD_BYTES), "")
-    if said in ("onnx", "pt2") and found != said:
+    if said in get_args(Format) and found != said:
         raise UnsupportedFormat(f"The file was taken for {said}, but is {found}.")
     return found
 
@@ -74,7 +82,7 @@ def _load(
         canonical.write_bytes(network.source.SerializeToString())
         return network
     if requested.layout == "NHWC":
-        raise _invalid("layout", "is NHWC, which is read from ONNX files only; a .pt2 takes NCHW")
+        raise invalid("layout", "is NHWC, which is read from ONNX files only; a .pt2 takes NCHW")
     clean = io.BytesIO()
     pt2_reader.canonicalise(source, clean)
     canonical.write_bytes(clean.getvalue())
@@ -84,9 +92,9 @@ def _load(
 
 def _answer(network: Network, requested: "Requested") -> dict[str, Any]:
     channels, height, width = network.input_shape
-    if channels * height * width > _MAX_PIXELS:
+    if channels * height * width > MAX_PIXELS:
         raise MalformedModel(
-            f"One image of {channels}×{height}×{width} floats is more than {_MAX_PIXELS:,}.",
+            f"One image of {channels}×{height}×{width} floats is more than {MAX_PIXELS:,}.",
             hint='Say a smaller size when you upload: input {"shape": [3, 224, 224]}.',
         )
     example = network.example()
@@ -131,86 +139,3 @@ def _output_shapes(network: Network) -> list[tuple[int, ...]]:
 def _row(layer: Layer, name: str) -> dict[str, Any]:
     row = dataclasses.asdict(layer) | {"name": name}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
-
-
-class Requested:
-    """What the uploader said of the input; checked here too, because only the file knows the channels."""
-
-    def __init__(self, said: dict[str, Any]) -> None:
-        self._said = {name: value for name, value in said.items() if value is not None}
-        unknown = sorted(set(said) - set(_FIELDS))
-        if unknown:
-            raise _invalid(unknown[0], f"is not a field of `input`; those are {', '.join(_FIELDS)}")
-        self.shape = self._read_shape()
-        self.layout: Layout | None = self._choice("layout", ("NCHW", "NHWC"))
-        self.scale = self._positive("scale", 255)
-        self.resize, self.crop = self._side("resize"), self._side("crop")
-        self.interpolation = self._choice("interpolation", _INTERPOLATIONS) or "bilinear"
-        if self.resize and self.crop and self.crop > self.resize:
-            raise _invalid("crop", f"is {self.crop}, more than the {self.resize} that images are resized to")
-
-    def complete(self, network: Network) -> dict[str, Any]:
-        """The `input` of the REST contract, with everything filled in."""
-        channels = network.input_shape[0]
-        return {
-            "shape": list(network.input_shape),
-            "scale": self.scale,
-            "mean": self._per_channel("mean", channels, 0.0),
-            "std": self._per_channel("std", channels, 1.0),
-            "layout": network.layout,
-            "resize": self.resize,
-            "crop": self.crop,
-            "interpolation": self.interpolation,
-        }
-
-    def _read_shape(self) -> tuple[int, int, int] | None:
-        shape = self._said.get("shape")
-        if shape is None:
-            return None
-        if not isinstance(shape, list) or len(shape) != 3 or any(not _is_side(side) for side in shape):
-            raise _invalid("shape", f"must be [channels, height, width], whole numbers from 1; got {shape!r}")
-        return (shape[0], shape[1], shape[2])
-
-    def _choice(self, name: str, allowed: tuple[str, ...]) -> Any:
-        value = self._said.get(name)
-        if value is not None and value not in allowed:
-            raise _invalid(name, f"must be one of {', '.join(allowed)}; got {value!r}")
-        return value
-
-    def _positive(self, name: str, default: float) -> float:
-        value = self._said.get(name, default)
-        if not _is_number(value) or not 0 < value < 1e9:
-            raise _invalid(name, f"must be a number above 0; got {value!r}")
-        return float(value) if value != int(value) else int(value)
-
-    def _side(self, name: str) -> int | None:
-        value = self._said.get(name)
-        if value is not None and not _is_side(value):
-            raise _invalid(name, f"must be a whole number of pixels from 1; got {value!r}")
-        return value
-
-    def _per_channel(self, name: str, channels: int, default: float) -> list[float]:
-        values = self._said.get(name)
-        if values is None:
-            return [default] * channels
-        if not isinstance(values, list) or any(not _is_number(value) for value in values):
-            raise _invalid(name, f"must be a list of numbers; got {values!r}")
-        if len(values) != channels:
-            raise _invalid(name, f"has {len(values)} values; the network takes {channels} channels")
-        if name == "std" and min(values) <= 0:
-            raise _invalid(name, f"must be above 0 in every channel; got {values}")
-        return [float(value) for value in values]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e30
-
-
-def _is_side(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65_536
-
-
-def _invalid(field: str, what: str) -> ValidationFailed:
-    return ValidationFailed(
-        f"input.{field} {what}.", errors=[{"pointer": f"#/input/{field}", "detail": f"{field} {what}"}]
-    )

@@ -3,15 +3,24 @@
 Nothing here reads more than the head of the file; whether the file is whole and safe is for the inspector.
 """
 
+import contextlib
+import lzma
 import re
+import zlib
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Final, Literal
 
 from app.core.errors import UnsafeSerialization, UnsupportedFormat
 
 HEAD_BYTES: Final = 65_536  # enough to see the names of a zip's first records past one small weight
 
-ACCEPTED: Final = "Send a single-file ONNX (torch.onnx.export) or a .pt2 file (torch.export.save)."
+Format = Literal["onnx", "pt2", "huggingface"]
+
+ACCEPTED: Final = (
+    "Send a single-file ONNX (torch.onnx.export), a .pt2 file (torch.export.save), or a zip or tar of a "
+    "Hugging Face model folder (config.json and model.safetensors)."
+)
 EXPORT: Final = (
     "Load it where you trust it, then call "
     "torch.export.save(torch.export.export(model.eval(), (x,)), 'm.pt2') or "
@@ -26,9 +35,9 @@ _MAGIC: Final[tuple[tuple[bytes, str, str], ...]] = (
     (b"ftrt", "a TensorRT engine", "Send the ONNX file that it was built from."),
     (b"\x7fELF", "a program or shared library", ACCEPTED),
     (b"MZ", "a Windows program", ACCEPTED),
-    (b"\x1f\x8b", "a gzip archive", "Unpack it and send the ONNX or .pt2 file itself."),
+    (b"\x1f\x8b", "a gzip archive of something else than a tar", "Unpack it and send the file itself."),
     (b"BZh", "a bzip2 archive", "Unpack it and send the ONNX or .pt2 file itself."),
-    (b"\xfd7zXZ", "an xz archive", "Unpack it and send the ONNX or .pt2 file itself."),
+    (b"\xfd7zXZ", "an xz archive of something else than a tar", "Unpack it and send the file itself."),
     (b"7z\xbc\xaf", "a 7-Zip archive", "Unpack it and send the ONNX or .pt2 file itself."),
     (b"Rar!", "a RAR archive", "Unpack it and send the ONNX or .pt2 file itself."),
     (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "Unpack it and send the ONNX or .pt2 file itself."),
@@ -37,12 +46,22 @@ _MAGIC: Final[tuple[tuple[bytes, str, str], ...]] = (
     (b"%PDF", "a PDF document", ACCEPTED),
 )
 
+# Files of a Hugging Face model folder that may come before its weights in the archive.
+_OF_A_FOLDER: Final = {
+    "config.json",
+    "preprocessor_config.json",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+}
+_TAR_HEAD: Final = 512
+_XZ_MEMORY: Final = 70_000_000  # the strongest setting's dictionary
+
 # onnx.proto3, ModelProto: field number → wire type (0 = varint, 2 = length and bytes).
 _MODEL_FIELDS: Final = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 _GRAPH_FIELD: Final = 7
 
 
-def sniff(head: bytes, filename: str) -> Literal["onnx", "pt2"]:
+def sniff(head: bytes, filename: str) -> Format:
     """The format of a file that starts with `head` (the whole file, or its first HEAD_BYTES).
 
     Raises UnsupportedFormat or UnsafeSerialization, saying what the file is and how to get one we accept.
@@ -53,6 +72,8 @@ def sniff(head: bytes, filename: str) -> Literal["onnx", "pt2"]:
     _refuse_pickle(head, named)
     if head.startswith(b"PK"):
         return _sniff_zip(head, named)
+    if _is_tar(head):
+        return "huggingface"  # the only networks that come so; the inspector sees all of it
     _refuse_known(head, named)
     if _looks_like_onnx(head):
         return "onnx"
@@ -76,8 +97,6 @@ def _refuse_known(head: bytes, named: str) -> None:
             raise UnsupportedFormat(f"{named} is {what}.", hint=hint)
     if head[4:8] == b"TFL3":
         raise UnsupportedFormat(f"{named} is a TensorFlow Lite model.", hint="Convert it with tf2onnx.")
-    if head[257:262] == b"ustar":
-        raise UnsupportedFormat(f"{named} is a tar archive.", hint=ACCEPTED)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:
         raise UnsupportedFormat(
             f"{named} is a safetensors file: weights without a network.",
@@ -91,13 +110,29 @@ def _refuse_known(head: bytes, named: str) -> None:
         )
 
 
-def _sniff_zip(head: bytes, named: str) -> Literal["pt2"]:
+def _is_tar(head: bytes) -> bool:
+    """Whether a tar begins here, or in what a gzip or xz archive unpacks to."""
+    with contextlib.suppress(zlib.error, lzma.LZMAError, EOFError):
+        if head.startswith(b"\x1f\x8b"):
+            head = zlib.decompressobj(wbits=31).decompress(head, _TAR_HEAD)
+        elif head.startswith(b"\xfd7zXZ"):
+            head = lzma.LZMADecompressor(memlimit=_XZ_MEMORY).decompress(head, _TAR_HEAD)
+    return head[257:262] == b"ustar"
+
+
+def _sniff_zip(head: bytes, named: str) -> Format:
     """A zip archive by its first telling record; what the head leaves open, the inspector decides.
 
     The first one counts: a .pt2 holds a torch.save archive of its sample inputs further in.
     """
     names = list(_zip_names(head))
+    folder = False
     for name in names:
+        if name.endswith("/"):
+            continue
+        if name.endswith(".safetensors"):
+            return "huggingface"
+        folder = folder or PurePosixPath(name).name in _OF_A_FOLDER
         inside = name.split("/", 1)[-1]
         if inside.startswith(
             ("data/weights/", "data/constants/", "data/aotinductor/", "models/", "archive_")
@@ -105,24 +140,24 @@ def _sniff_zip(head: bytes, named: str) -> Literal["pt2"]:
             return "pt2"
         if inside.startswith("code/"):
             raise UnsupportedFormat(f"{named} is a TorchScript archive.", hint=EXPORT)
-        if inside == "data.pkl":
+        if inside == "data.pkl" and not folder:  # a folder may hold such an archive
             _refuse_torch_save(names, named)
         if name.startswith("serialized_"):
             raise UnsafeSerialization(
                 f"{named} is a .pt2 in the layout of torch before 2.8, whose weights are pickles.",
                 hint="Save it again with torch 2.9 or later. " + EXPORT,
             )
-        if name in {"metadata.json", "config.json", "model.weights.h5"}:
+        if name in {"metadata.json", "model.weights.h5"}:
             raise UnsupportedFormat(f"{named} is a Keras archive.", hint="Convert it with tf2onnx.")
         if name.endswith(".npy"):
             raise UnsupportedFormat(
                 f"{named} is a NumPy .npz.", hint="Data sets go to /v1/datasets. " + ACCEPTED
             )
-        if name.endswith((".png", ".jpg", ".jpeg", ".onnx", ".pt2", "saved_model.pb", ".py", "/")):
+        if name.endswith((".png", ".jpg", ".jpeg", ".onnx", ".pt2", "saved_model.pb", ".py")):
             raise UnsupportedFormat(
                 f"{named} is a zip that holds {name!r}, not an exported network.", hint=ACCEPTED
             )
-    return "pt2"
+    return "huggingface" if folder else "pt2"
 
 
 def _refuse_torch_save(names: list[str], named: str) -> None:
