@@ -205,7 +205,7 @@ def test_a_loss_of_accuracy_can_be_asked_for_and_the_page_tells_what_was_tried(
     example = ready_example(shared_server)
     page = open_page()
     page.goto(f"{shared_server.url}/?model={example['model']}&dataset={example['dataset']}")
-    page.get_by_label("Keep at most").select_option("accuracy_drop")
+    page.get_by_label("Hardly any loss").check()
     expect(page.get_by_label("Share to keep")).to_be_hidden()
     points = page.get_by_label("Lose at most so many points of accuracy")
     points.fill("")
@@ -230,13 +230,16 @@ def test_wrong_fields_are_told_before_anything_is_sent(open_page: OpenPage) -> N
     page = open_page()
     page.get_by_role("button", name="Compress").click()
     expect(page.locator("#model-problem")).to_contain_text("Choose a network first")
+    expect(page.locator("#model")).to_be_focused()
     page.locator("#model").set_input_files(EXAMPLES / "digits_cnn.onnx")
-    page.get_by_label("Keep at most").select_option("ranks")
+    page.get_by_label("Other targets").check()
+    page.get_by_label("Other target", exact=True).select_option("ranks")
     page.get_by_label("Ranks", exact=True).fill("conv1: eight")
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
     page.get_by_role("button", name="Compress").click()
     expect(page.locator("#target-problem")).to_contain_text("not of the form layer = rank")
+    expect(page.get_by_label("Ranks", exact=True)).to_be_focused()
     assert sent == []
 
 
@@ -250,6 +253,7 @@ def test_a_problem_of_the_job_is_told_beside_the_field_that_caused_it(
     page.get_by_label("Layers to leave alone").fill("no_such_layer*")
     page.get_by_role("button", name="Compress").click()
     expect(page.locator("#layers-problem")).to_contain_text("no_such_layer")
+    expect(page.get_by_label("Layers to leave alone")).to_be_focused()
 
 
 def test_a_running_job_is_cancelled_from_its_page(open_page: OpenPage, shared_server: Service) -> None:
@@ -308,3 +312,34 @@ def _tab_to(page: Page, selector: str) -> None:
             assert shown != "none", f"{selector} does not show its focus"
             return
     raise AssertionError(f"{selector} is not reached by Tab")
+
+
+def test_the_focus_goes_to_the_one_field_that_is_wrong(open_page: OpenPage) -> None:
+    page = open_page()
+    page.locator("#model").set_input_files(EXAMPLES / "digits_cnn.onnx")
+    page.get_by_label("Pixel values it was trained on").select_option("custom")
+    page.get_by_label("Mean per channel").fill("a third")
+    page.get_by_role("button", name="Compress").click()
+    wrong = page.get_by_label("Mean per channel")
+    expect(wrong).to_be_focused()
+    expect(wrong).to_have_accessible_description(re.compile("write numbers separated by commas"))
+    assert page.locator("[aria-invalid]").count() == 1
+    wrong.fill("0.3")
+    page.get_by_label("Hardly any loss").check()
+    page.get_by_label("Lose at most so many points").fill("")
+    page.get_by_role("button", name="Compress").click()
+    expect(page.get_by_label("Lose at most so many points")).to_be_focused()
+    assert page.locator("[aria-invalid]").count() == 1
+
+
+def test_the_common_targets_come_first_and_the_rest_on_demand(open_page: OpenPage) -> None:
+    page = open_page()
+    expect(page.get_by_role("group", name="What matters most").get_by_role("radio")).to_have_count(4)
+    expect(page.get_by_label("Other target", exact=True)).to_be_hidden()
+    page.get_by_label("Fewer operations").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_label("Lose at most so many points")).to_be_visible()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")  # round to the last
+    page.get_by_label("Other target", exact=True).select_option("energy")
+    expect(page.locator("#share-out")).to_have_text("90 %")

@@ -72,6 +72,20 @@ def test_the_first_page_is_light(open_page: OpenPage, shared_server: Service) ->
     assert sum(got) < FIRST_PAGE_BYTES
 
 
+def test_the_first_page_is_painted_soon_on_a_slow_machine(
+    open_page: OpenPage, shared_server: Service
+) -> None:
+    page = open_page()
+    page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 4})
+    page.goto(shared_server.url)
+    painted = page.evaluate(
+        """() => new Promise((done) => new PerformanceObserver((list) => {
+          for (const one of list.getEntriesByName("first-contentful-paint")) done(one.startTime);
+        }).observe({ type: "paint", buffered: true }))"""
+    )
+    assert painted < 5_000  # usually a few hundred milliseconds; the machine may be busy with other tests
+
+
 def test_without_scripts_the_job_page_shows_the_state_as_of_loading(
     open_page: OpenPage, shared_server: Service, finished: dict[str, Any]
 ) -> None:

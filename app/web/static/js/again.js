@@ -45,7 +45,9 @@ function rankLine([layer, asked]) {
 
 function fillTarget(form, target) {
   const [[kind, value]] = Object.entries(known(Object.entries(target)));
-  form.target.value = kind;
+  const common = [...form.aim].some((radio) => radio.value === kind);
+  form.aim.value = common ? kind : "other";
+  if (!common) form.other.value = kind;
   if (kind === "ranks") form.ranks.value = Object.entries(value).map(rankLine).join("\n");
   else if (kind === "accuracy_drop") form.drop.value = String(Number((value * 100).toPrecision(6)));
   else if (kind === "expansion") form.expansion.value = String(value);

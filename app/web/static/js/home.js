@@ -3,7 +3,7 @@
 import { fill, inWords, withRest } from "./again.js";
 import { ProblemError, call, inspected } from "./api.js";
 import { count, size, whole } from "./format.js";
-import { FieldError, classesBody, fieldOf, inputBody, jobBody } from "./request.js";
+import { FieldError, classesBody, fieldOf, inputBody, jobBody, targetKind } from "./request.js";
 import { forget, interrupted, library, send, use } from "./uploads.js";
 
 const form = document.getElementById("compress");
@@ -12,22 +12,33 @@ const fields = ["model", "dataset", "target", "training", "basis", "layers", "ex
 // What was uploaded already: a second try after a wrong field does not send the file again.
 const sent = { model: null, dataset: null };
 
-function showProblem(field, problem) {
+// Beside the field, which gets the focus: the control that is wrong, or the first that shows.
+function showProblem(field, problem, control) {
   const place = document.getElementById(`${field}-problem`);
   const hint = document.createElement("span");
   hint.className = "hint";
   hint.textContent = problem.hint ?? "";
   place.replaceChildren(problem.detail, " ", hint);
   place.hidden = false;
-  for (const control of form.querySelectorAll(`[aria-describedby~="${field}-problem"]`)) {
-    control.setAttribute("aria-invalid", "true");
-  }
   if (["basis", "layers", "exports"].includes(field)) document.getElementById("more").open = true;
+  if (control === "classes") document.getElementById("classes-field").open = true;
+  const described = [...form.querySelectorAll(`[aria-describedby~="${field}-problem"]:is(input, select, textarea)`)];
+  const wrong = control ? [form[control]] : described;
+  if (control && !described.includes(form[control])) {
+    const before = form[control].getAttribute("aria-describedby") ?? "";
+    form[control].setAttribute("aria-describedby", `${before} ${field}-problem`.trim());
+  }
+  for (const one of wrong) one.setAttribute("aria-invalid", "true");
   place.scrollIntoView({ block: "center", behavior: "auto" });
+  (wrong.find((one) => one.checkVisibility()) ?? place).focus({ preventScroll: true });
 }
 
 function clearProblems() {
-  for (const field of fields) document.getElementById(`${field}-problem`).hidden = true;
+  for (const field of fields) {
+    const place = document.getElementById(`${field}-problem`);
+    place.hidden = true;
+    place.replaceChildren(); // what is hidden still describes its field
+  }
   for (const control of form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
 }
 
@@ -106,13 +117,18 @@ for (const name of ["dragover", "drop"]) {
 
 // What the fields mean at the moment
 
+function chosenTarget() {
+  if (form.aim.value === "other") return form.other.selectedOptions[0];
+  return [...form.aim].find((radio) => radio.checked);
+}
+
 function showTarget() {
-  const option = form.target.selectedOptions[0];
-  const fields = { ranks: "ranks-field", accuracy_drop: "drop-field" };
-  const shown = fields[form.target.value] ?? "dial";
+  const kind = targetKind(form);
+  const fields = { ranks: "ranks-field", accuracy_drop: "drop-field", expansion: "expansion-field" };
+  const shown = fields[kind] ?? "dial";
   for (const id of ["dial", ...Object.values(fields)]) document.getElementById(id).hidden = id !== shown;
+  document.getElementById("other-field").hidden = form.aim.value !== "other";
   showShare();
-  return option;
 }
 
 function showShare() {
@@ -121,9 +137,9 @@ function showShare() {
   document.getElementById("share-out").replaceChildren(form.share.value, unit);
   form.share.setAttribute("aria-valuetext", `${form.share.value} per cent`);
   const help = document.getElementById("target-help");
-  const chosen = choosers.model.existing.selectedOptions[0];
-  const total = Number(chosen?.dataset[form.target.value] ?? 0);
-  const explained = form.target.selectedOptions[0].dataset.help;
+  const network = choosers.model.existing.selectedOptions[0];
+  const total = Number(network?.dataset[targetKind(form)] ?? 0);
+  const explained = chosenTarget().dataset.help;
   help.textContent = total
     ? `${explained} Here ${count(total)} become ${count(total * Number(form.share.value) / 100)}.`
     : explained;
@@ -155,11 +171,15 @@ function showChoice() {
   showShare();
 }
 
-form.target.addEventListener("change", () => {
-  const option = showTarget();
-  if (option.dataset.value) form.share.value = option.dataset.value;
-  showShare();
-});
+for (const control of [...form.aim, form.other]) {
+  control.addEventListener("change", () => {
+    form.share.step = "1";
+    const { value } = chosenTarget().dataset;
+    if (value) form.share.value = value;
+    clearProblems();
+    showTarget();
+  });
+}
 form.share.addEventListener("input", showShare);
 form.normalisation.addEventListener("change", showNormalisation);
 form.basis.addEventListener("change", showBasis);
@@ -260,7 +280,7 @@ async function prepared(ids) {
 
 function report(error) {
   if (error instanceof ProblemError) showProblem(error.field ?? fieldOf(error.problem) ?? "form", error.problem);
-  else if (error instanceof FieldError) showProblem(error.field, { detail: error.message });
+  else if (error instanceof FieldError) showProblem(error.field, { detail: error.message }, error.control);
   else throw error;
 }
 
@@ -294,7 +314,6 @@ form.addEventListener("submit", (event) => {
   if (!choosers.model.input.files.length && !choosers.model.existing.value) {
     clearProblems();
     showProblem("model", { detail: "Choose a network first.", hint: "Or try the bundled example." });
-    choosers.model.input.focus({ preventScroll: true });
     return;
   }
   try {

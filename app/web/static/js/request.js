@@ -7,17 +7,18 @@ const NORMALISATIONS = {
 };
 
 export class FieldError extends Error {
-  constructor(field, message) {
+  constructor(field, message, control) {
     super(message);
     this.field = field;
+    this.control = control; // the name of the one that is wrong
   }
 }
 
-function numbers(text, what) {
-  const parts = text.split(/[\s,;]+/).filter(Boolean);
+function numbers(form, name, what) {
+  const parts = form[name].value.split(/[\s,;]+/).filter(Boolean);
   const values = parts.map(Number);
   if (values.some(Number.isNaN)) {
-    throw new FieldError("model", `${what}: write numbers separated by commas, such as 0.5, 0.5, 0.5.`);
+    throw new FieldError("model", `${what}: write numbers separated by commas, such as 0.5, 0.5, 0.5.`, name);
   }
   return values;
 }
@@ -26,9 +27,9 @@ function normalisation(form) {
   const kind = form.normalisation.value;
   if (kind !== "custom") return NORMALISATIONS[kind];
   const input = { scale: Number(form.input_scale.value) };
-  if (!(input.scale > 0)) throw new FieldError("model", "The divisor of the pixels must be above 0.");
-  const mean = numbers(form.mean.value, "Mean");
-  const std = numbers(form.std.value, "Deviation");
+  if (!(input.scale > 0)) throw new FieldError("model", "The divisor of the pixels must be above 0.", "input_scale");
+  const mean = numbers(form, "mean", "Mean");
+  const std = numbers(form, "std", "Deviation");
   if (mean.length) input.mean = mean;
   if (std.length) input.std = std;
   return input;
@@ -38,7 +39,7 @@ function pixels(form, name, what) {
   const value = form[name].value.trim();
   if (!value) return {};
   const side = Number(value);
-  if (!Number.isInteger(side) || side < 1) throw new FieldError("model", `${what} must be a whole number of pixels.`);
+  if (!Number.isInteger(side) || side < 1) throw new FieldError("model", `${what} must be a whole number of pixels.`, name);
   return { [name]: side };
 }
 
@@ -51,7 +52,7 @@ function numbered(text, field, form) {
   const chosen = {};
   for (const line of text.split("\n").map((part) => part.trim()).filter(Boolean)) {
     const found = /^(.+?)\s*[=:\s]\s*(\d+)$/.exec(line);
-    if (!found) throw new FieldError(field, `“${line}” is not of the form ${form}.`);
+    if (!found) throw new FieldError(field, `“${line}” is not of the form ${form}.`, "classes");
     chosen[found[1]] = Number(found[2]);
   }
   return chosen;
@@ -67,28 +68,40 @@ function ranks(text) {
   const chosen = {};
   for (const line of text.split("\n").map((part) => part.trim()).filter(Boolean)) {
     const found = /^(.+?)\s*[=:\s]\s*(?:(basis|kx1_1xk|1xk_kx1)\s+)?(\d+|dense)$/.exec(line);
-    if (!found) throw new FieldError("target", `“${line}” is not of the form layer = rank.`);
+    if (!found) throw new FieldError("target", `“${line}” is not of the form layer = rank.`, "ranks");
     const [, layer, form, rank] = found;
     if (rank === "dense") chosen[layer] = { form: "dense" };
     else chosen[layer] = form ? { form, rank: Number(rank) } : Number(rank);
   }
-  if (!Object.keys(chosen).length) throw new FieldError("target", "Give at least one line such as conv1 = 8.");
+  if (!Object.keys(chosen).length) throw new FieldError("target", "Give at least one line such as conv1 = 8.", "ranks");
   return chosen;
 }
 
 function drop(text) {
   const points = Number(text);
   if (!text.trim() || !(points >= 0 && points < 100)) {
-    throw new FieldError("target", "Give the points of accuracy that may be lost, such as 1 or 0.5.");
+    throw new FieldError("target", "Give the points of accuracy that may be lost, such as 1 or 0.5.", "drop");
   }
   return points / 100;
 }
 
+function expansion(text) {
+  const filters = Number(text);
+  if (!(filters > 0)) throw new FieldError("target", "Give how many filters each channel gets, such as 1 or 1.5.", "expansion");
+  return filters;
+}
+
+// Which target is chosen: one of the common ones, or what the list of others says.
+export function targetKind(form) {
+  return form.aim.value === "other" ? form.other.value : form.aim.value;
+}
+
 export function target(form) {
-  const kind = form.target.value;
+  const kind = targetKind(form);
   if (kind === "ranks") return { ranks: ranks(form.ranks.value) };
   if (kind === "accuracy_drop") return { accuracy_drop: drop(form.drop.value) };
-  return { [kind]: Number(form.share.value) / 100 };
+  if (kind === "expansion") return { expansion: expansion(form.expansion.value) };
+  return { [kind]: Number((Number(form.share.value) / 100).toPrecision(8)) };
 }
 
 export function jobBody(form, modelId, datasetId) {
