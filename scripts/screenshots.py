@@ -1,21 +1,26 @@
-"""Pictures of every page into docs/images: light, dark and at a phone's width, with the bundled example run.
+"""Pictures of every page and state: light, dark and at a phone's width, with the bundled example run.
 
     python scripts/screenshots.py URL SIGN_IN_LINK [FOLDER]
 
 Needs a running service (`make run`), Debian's Chromium, and Playwright and Pillow from the dev requirements.
-Pictures are WebP: a page takes 20 to 60 kB.
+Without FOLDER the few that the documentation shows go to docs/images; a folder gets all of them, to be looked
+at. Pictures are WebP: a page takes 20 to 60 kB.
 """
 
 import io
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "images"
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "images"
+EXAMPLE = ROOT / "examples" / "digits_cnn.onnx"
 ARGUMENTS = [
     "--headless",
     "--no-sandbox",
@@ -40,12 +45,36 @@ class Look:
     dark: bool = False
 
 
+KEPT = {
+    "batch-light",
+    "compare-dark",
+    "compare-light",
+    "home-light",
+    "home-phone",
+    "job",
+    "job-dark",
+    "job-phone",
+    "job-running-light",
+    "model-light",
+    "report-light",
+    "sign-in-light",
+}
 LOOKS = (Look("light", 1280, 800), Look("dark", 1280, 800, dark=True), Look("phone", 360, 740))
 
 
-def save(page: Page, path: Path, *, whole: bool = True) -> None:
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=whole)))
-    picture.convert("RGB").save(path, "WEBP", quality=QUALITY, method=6)
+@dataclass(frozen=True)
+class Album:
+    """Where pictures go, and whether only the documentation's own are kept."""
+
+    folder: Path
+    everything: bool
+
+    def save(self, page: Page, name: str, *, whole: bool = True) -> None:
+        if not self.everything and name not in KEPT:
+            return
+        picture = Image.open(io.BytesIO(page.screenshot(full_page=whole)))
+        path = self.folder / f"{name}.webp"
+        picture.convert("RGB").save(path, "WEBP", quality=QUALITY, method=6)
 
 
 def open_page(browser: Browser, look: Look) -> Page:
@@ -55,15 +84,63 @@ def open_page(browser: Browser, look: Look) -> Page:
     return context.new_page()
 
 
-def run_example(page: Page, folder: Path) -> str:
+def run_example(page: Page, album: Album) -> str:
     """Click the example, take a picture while it learns, and return the job's path once it is done."""
     page.get_by_role("button", name="Try the bundled example").click()
     page.wait_for_url(re.compile("/jobs/job_"), timeout=JOB_MILLISECONDS)
     page.locator("[data-chart=train_loss] canvas").wait_for(timeout=JOB_MILLISECONDS)
     page.wait_for_timeout(1500)  # a few points for the curve
-    save(page, folder / "job-running-light.webp")
+    album.save(page, "job-running-light")
     page.locator("#now .succeeded").wait_for(timeout=JOB_MILLISECONDS)
     return re.sub(r"^https?://[^/]+", "", page.url)
+
+
+def call(page: Page, method: str, path: str, body: object = None) -> Any:
+    """The REST interface with the page's own session."""
+    return page.evaluate(
+        """async ([method, path, body]) => {
+          const headers = { "Content-Type": "application/json" };
+          const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+          return answer.json();
+        }""",
+        [method, path, body],
+    )
+
+
+def make_failures(page: Page, job: str) -> dict[str, str]:
+    """A job whose target nobody can meet, and a network that is none."""
+    model = call(page, "GET", f"/v1{job}")["model"]
+    body = {"model": model, "name": "Far too small", "compression": {"target": {"macs": 0.001}}}
+    failed = call(page, "POST", "/v1/jobs", body)
+    page.goto(f"{page.url.split('/jobs')[0]}/jobs/{failed['id']}")
+    page.locator("#now .failed").wait_for(timeout=JOB_MILLISECONDS)
+    half = (EXAMPLE.read_bytes())[:20_000]
+    rejected = page.evaluate(
+        """async (data) => {
+          const form = new FormData();
+          form.append("file", new File([new Uint8Array(data)], "cut-off.onnx"));
+          return (await fetch("/v1/models", { method: "POST", body: form })).json();
+        }""",
+        list(half),
+    )
+    return {"failed": f"/jobs/{failed['id']}", "rejected": f"/models/{rejected['id']}"}
+
+
+def newcomer(page: Page, browser: Browser, look: Look, url: str, album: Album) -> None:
+    """Every list while it is empty, as somebody sees it who has nothing yet."""
+    key = call(page, "POST", "/v1/keys", {"name": "newcomer", "owner": "new"})["key"]
+    other = open_page(browser, look)
+    other.goto(url)
+    other.get_by_label("API key").fill("bc_wrong")
+    other.get_by_role("button", name="Sign in").click()
+    album.save(other, f"sign-in-wrong-{look.name}")
+    other.get_by_label("API key").fill(key)
+    other.get_by_role("button", name="Sign in").click()
+    for name in ("home", "jobs", "models", "datasets", "batches", "compare"):
+        other.goto(f"{url}/{'' if name == 'home' else name}")
+        other.evaluate("document.fonts.ready")
+        album.save(other, f"{name}-empty-{look.name}")
+    other.context.close()
 
 
 def plan(page: Page) -> None:
@@ -87,29 +164,76 @@ def open_batch(page: Page) -> None:
     page.locator("[data-points] a").nth(7).wait_for()
 
 
-def take(browser: Browser, look: Look, url: str, sign_in: str, folder: Path, job: str | None) -> str:
+def refuse(page: Page) -> None:
+    page.get_by_role("button", name="Compress").click()
+
+
+def choose_other(page: Page) -> None:
+    page.get_by_label("Other targets").check()
+    page.get_by_text("More choices").click()
+
+
+def open_first(page: Page) -> None:
+    """The network of the example: the one that could be read."""
+    page.locator(".row", has=page.locator(".ready")).locator("a.title").first.click()
+    plan(page)
+
+
+ACTS: dict[str, Callable[[Page], None]] = {
+    "home-other": choose_other,
+    "home-refused": refuse,
+    "model": open_first,
+    "batch": open_batch,
+}
+
+
+def paths_of(job: str, model: str, failures: dict[str, str]) -> dict[str, str]:
+    """Every page by the name of its picture, in the order in which they are taken."""
+    return {
+        "home": "/",
+        "home-other": "/",
+        "home-refused": "/",
+        "home-again": f"/?job={job.rsplit('/', 1)[1]}",
+        "jobs": "/jobs",
+        "job": job,
+        "job-failed": failures["failed"],
+        "models": "/models",
+        "model": "/models",
+        "model-rejected": failures["rejected"],
+        "datasets": "/datasets",
+        "batches": "/batches",
+        "batch": "/batches",
+        "compare": f"/models/{model}/compare",
+        "report": f"/v1{job}/report",
+        "docs": "/docs",
+        "missing": "/no-such-page",
+    }
+
+
+def take(
+    browser: Browser, look: Look, url: str, sign_in: str, album: Album, made: dict[str, str]
+) -> dict[str, str]:
     page = open_page(browser, look)
     page.goto(url)
-    save(page, folder / f"sign-in-{look.name}.webp")
+    album.save(page, f"sign-in-{look.name}")
     page.goto(sign_in)
-    job = job or run_example(page, folder)
-    for name in ("home", "jobs", "job", "models", "model", "datasets", "batches", "batch", "docs", "missing"):
-        path = {"home": "/", "job": job, "model": "/models", "batch": "/batches", "missing": "/no-such-page"}
-        page.goto(url + path.get(name, f"/{name}"))
-        if name == "model":
-            page.locator(".rows a.title").first.click()
-            plan(page)
-        if name == "batch":
-            open_batch(page)
+    if not made:
+        job = run_example(page, album)
+        made = {"job": job, "model": call(page, "GET", f"/v1{job}")["model"]} | make_failures(page, job)
+    newcomer(page, browser, look, url, album)
+    for name, path in paths_of(made["job"], made["model"], made).items():
+        page.goto(url + path)
+        if name in ACTS:
+            ACTS[name](page)
         page.wait_for_load_state("networkidle" if name == "docs" else "load")
-        page.evaluate("document.fonts.ready")
-        page.wait_for_timeout(400)  # curves are drawn in the next frame
-        save(page, folder / f"{name}-{look.name}.webp", whole=name != "docs")
+        page.wait_for_timeout(600)  # fonts, then curves in the next frame
+        album.save(page, f"{name}-{look.name}", whole=name != "docs")
         if (name, look.name) == ("job", "light"):
             page.set_viewport_size({"width": look.width, "height": 940})
-            save(page, folder / "job.webp", whole=False)  # the README's picture: what a visitor sees first
+            album.save(page, "job", whole=False)  # the README's picture: what a visitor sees first
+            page.set_viewport_size({"width": look.width, "height": look.height})
     page.context.close()
-    return job
+    return made
 
 
 def main() -> int:
@@ -121,9 +245,9 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
-        job = None
+        made: dict[str, str] = {}
         for look in LOOKS:
-            job = take(browser, look, url, sign_in, folder, job)
+            made = take(browser, look, url, sign_in, Album(folder, len(sys.argv) == 4), made)
         browser.close()
     return 0
 

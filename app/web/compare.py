@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.web import figures, job_view, wording
+from app.web import figures, job_view, result_view, wording
 
 Document = Mapping[str, Any]
 
@@ -64,7 +64,7 @@ def rows(jobs: Sequence[Document]) -> list[dict[str, Any]]:
             "wish": job_view.wish(job),
             "epochs": job["training"]["epochs"],
             "warnings": [wording.warning(warning["code"]) for warning in job["warnings"]],
-            "cells": job_view.final_cells(job["result"]),
+            "cells": result_view.final_cells(job["result"]),
         }
         for job in jobs
     ]

@@ -46,6 +46,12 @@ def points(value: float | None) -> str:
     return f"{'+' if rounded > 0 else '−'}{abs(rounded):.2f}{NB}points"
 
 
+def lost_points(share: float) -> str:
+    """An allowed loss of accuracy: 0.005 -> 0.5 points."""
+    text = f"{100 * share:.3g}"
+    return f"{text} point" if text == "1" else f"{text} points"
+
+
 def milliseconds(value: float | None) -> str:
     return NOTHING if value is None else f"{_three_digits(value)}{NB}ms"
 

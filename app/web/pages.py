@@ -27,7 +27,7 @@ from app.jobs.tables import Job
 from app.models import repository as models
 from app.models import service as model_service
 from app.models.schemas import show_model
-from app.web import compare, example, job_view, queries, wording
+from app.web import compare, example, job_view, queries, result_view, wording
 from app.web.rendering import STATIC, render
 
 router = APIRouter(include_in_schema=False, route_class=OneThread)
@@ -154,7 +154,7 @@ def job_page(job_id: str, services: ServicesOf, unit: UnitOfWork, caller: Reader
         dataset=None if dataset is None else _plain(show_dataset(dataset)),
         stages=job_view.stages(document, events),
         last_event=last_event,
-        result=None if result is None else job_view.result_view(document, model.layers or []),
+        result=None if result is None else result_view.show(document, model.layers or []),
         files=job_view.files([_plain(show_artifact(artifact)) for artifact in made], result),
         has_curves=queries.has_curves(unit.session, row.id),
         request_text=job_view.request_text(services.settings.public_url, document),
@@ -229,7 +229,7 @@ def _comparison(unit: Unit, runs: Sequence[Job], *, model: Document | None, more
         model=model,
         points=compare.points(documents, names),
         rows=compare.rows(documents),
-        columns=job_view.FINAL,
+        columns=result_view.FINAL,
         more=more,
     )
 

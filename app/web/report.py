@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from app.web import figures, job_view
+from app.web import figures, job_view, result_view
 from app.web.rendering import STATIC, environment, service_version
 
 Document = Mapping[str, Any]
@@ -51,8 +51,8 @@ def render_report(contents: Contents, now: datetime) -> str:
             job=job_view.summary(job, model["name"]),
             model=model,
             dataset=contents.dataset,
-            result=None if result is None else job_view.result_view(job, contents.layers),
-            exact=[] if result is None else job_view.rows(result, exact=True),
+            result=None if result is None else result_view.show(job, contents.layers),
+            exact=[] if result is None else result_view.rows(result, exact=True),
             curves=_curves(contents.metrics),
             files=job_view.files(contents.files, result),
             made=_made(contents),

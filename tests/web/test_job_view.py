@@ -4,7 +4,7 @@ import json
 import shlex
 from typing import Any
 
-from app.web import formatting, job_view
+from app.web import formatting, job_view, result_view
 
 OPTIONS: dict[str, Any] = {
     "kind": "compress",
@@ -64,9 +64,9 @@ def test_the_request_to_repeat_a_job_survives_the_shell() -> None:
 def test_a_network_without_labels_is_described_by_its_agreement() -> None:
     figures = {"accuracy": None, "agreement": 0.97, "macs": 50, "params": 5, "bytes": 10}
     result = {"original": figures | {"agreement": 1.0, "macs": 100}, "compressed": figures}
-    facts = job_view.facts(result)
+    facts = result_view.facts(result)
     assert (facts[0].label, facts[0].value) == ("Same answers", "97.0\xa0%")
-    labels = [row.label for row in job_view.rows(result)]
+    labels = [row.label for row in result_view.rows(result)]
     assert "Accuracy" not in labels
     assert "Same answers as the original" in labels
 
@@ -92,7 +92,7 @@ def test_the_networks_that_were_tried_are_shown_from_the_smallest_to_the_largest
         "share": 0.55,
         "expected_loss": -0.001,
     }
-    shown = job_view.search({"original": {"macs": 100}, "search": search})
+    shown = result_view.search({"original": {"macs": 100}, "search": search})
     assert shown is not None
     assert [one["kept"] for one in shown["tries"]] == ["50.0\xa0%", "55.0\xa0%", "60.0\xa0%"]
     assert [one["lost"] for one in shown["tries"]] == [
@@ -101,16 +101,16 @@ def test_the_networks_that_were_tried_are_shown_from_the_smallest_to_the_largest
         "−0.40\xa0points",
     ]
     assert shown["allowed"] == "1 point"
-    assert job_view.search({"original": {"macs": 100}}) is None
+    assert result_view.search({"original": {"macs": 100}}) is None
 
 
 def test_a_job_without_images_shows_what_to_expect_and_that_it_is_an_expectation() -> None:
     figures = {"accuracy": None, "agreement": None, "macs": 50, "params": 5, "bytes": 10}
     result = {"original": figures, "compressed": figures, "synthetic": {"expected_agreement": 0.875}}
-    first = job_view.facts(result)[0]
+    first = result_view.facts(result)[0]
     assert (first.label, first.value) == ("Same answers, expected", "88\xa0%")
     result["synthetic"] = {"expected_agreement": None, "expected_agreement_db": {"mask": 21.34, "box": 30.0}}
-    assert job_view.facts(result)[0].value == "21.3\xa0dB"
+    assert result_view.facts(result)[0].value == "21.3\xa0dB"
 
 
 def test_numbers_keep_three_digits_and_their_unit_on_one_line() -> None:
