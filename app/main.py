@@ -8,6 +8,7 @@ from typing import Final
 
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from app.api import health, readiness
@@ -145,7 +146,7 @@ async def _look_at_process(services: Services) -> None:
 
 def _include_pages(app: FastAPI) -> None:
     """The browser's pages and their files."""
-    app.mount("/static", StaticFiles(directory=STATIC))
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC), minimum_size=1_000, compresslevel=6))
     app.include_router(pages.router)
     app.include_router(batch_pages.router)
     app.state.problem_page = pages.problem_page

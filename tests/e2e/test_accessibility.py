@@ -65,7 +65,8 @@ def refused(shared_server: Service) -> dict[str, str]:
     file = {"file": ("half.onnx", whole[: len(whole) // 2])}
     model = shared_server.client.post("/v1/models", files=file).raise_for_status().json()
     wait_for(shared_server.client, f"/v1/models/{model['id']}", "rejected")
-    job = example_job(shared_server, compression={"target": {"macs": 0.001}}, dataset=None)
+    impossible = {"compression": {"target": {"macs": 0.001}}, "training": {"epochs": 0}}
+    job = example_job(shared_server, dataset=None, **impossible)
     wait_for(shared_server.client, f"/v1/jobs/{job['id']}", "failed")
     return {"model": model["id"], "job": job["id"]}
 
