@@ -1,6 +1,7 @@
 """Make the files of the README's walk-through from the shared networks and images.
 
-Writes `resnet20.onnx`, `resnet20.pt2` and `cifar10.npz` (all train images that there are, 10,000 test images) into a folder.
+Writes `resnet20.onnx`, `resnet20.pt2` and `cifar10.npz` (all train images that there are, 10,000 test
+images) into a folder.
 
     python scripts/prepare_cifar.py build/cifar
 """
