@@ -3,7 +3,7 @@
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup run demo test test-faults test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc \
+.PHONY: help setup run demo test test-faults test-client test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc client-docs \
 	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-service bench-room bench-finetune bench-latency pictures clean
 
 help: ## this list
@@ -29,6 +29,9 @@ test-faults: setup ## kill everything in every stage of a job; writes benchmarks
 
 test-big-upload: setup ## 4 GB both ways through the web process: its peak memory, and how others are served meanwhile
 	@exec timeout --kill-after=30 3000 $(BIN)/python -m pytest -q -s -m slow tests/uploads/test_large.py $(ARGS)
+
+test-client: setup ## the client's wheel in an empty environment: no torch, the quick start of its README
+	@exec timeout --kill-after=30 900 $(BIN)/python -m pytest -q -m slow tests/client $(ARGS)
 
 test-fuzz: setup ## hundreds of requests to each operation of the REST interface; keeps what came of it
 	BASISCONV_FUZZ_EXAMPLES=$${EXAMPLES:-200} BASISCONV_FUZZ_SUMMARY=benchmarks/results/schemathesis.md \
@@ -78,6 +81,10 @@ openapi: setup ## docs/openapi.json from the code
 settings-doc: setup ## docs/settings.md from the code
 	$(BIN)/python scripts/settings_doc.py
 
+client-docs: setup ## docs/command-line.md, docs/client.md and the example's notebook, from the code
+	$(BIN)/python scripts/client_doc.py
+	$(BIN)/python scripts/notebook.py
+
 peers: setup ## build/peers: the methods that the benchmarks compare with, from their packages
 	@scripts/peers.sh
 
@@ -106,6 +113,6 @@ pictures: setup ## docs/images/method-*.svg, drawn from what the library measure
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pictures
 
 clean: ## remove what set-up made; var/ with all data stays
-	rm -rf .venv node_modules app/web/static/vendor build test-results *.egg-info \
+	rm -rf .venv node_modules app/web/static/vendor build test-results *.egg-info client/build client/*.egg-info \
 		.mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

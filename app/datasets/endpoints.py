@@ -123,9 +123,12 @@ def list_datasets(
     caller: Reader,
     page: Annotated[PageQuery, Depends(page_query)],
     status: Annotated[Literal["inspecting", "ready", "rejected"] | None, Query()] = None,
+    sha256: Annotated[
+        str | None, Query(pattern=r"^[0-9a-f]{64}$", description="Only uploads of this very file.")
+    ] = None,
 ) -> Listing[DatasetOut]:
     """Your data sets, newest first."""
-    rows, has_more = repository.page_of(unit.session, caller.owner_id, page, status)
+    rows, has_more = repository.page_of(unit.session, caller.owner_id, page, status, sha256)
     return listing(rows, has_more, show_dataset)
 
 

@@ -37,11 +37,17 @@ def find_to_delete(session: Session, owner_id: str, dataset_id: str) -> Dataset 
 
 
 def page_of(
-    session: Session, owner_id: str, page: PageQuery, status: str | None = None
+    session: Session,
+    owner_id: str,
+    page: PageQuery,
+    status: str | None = None,
+    sha256: str | None = None,
 ) -> tuple[Sequence[Dataset], bool]:
     statement = _owned(owner_id)
     if status is not None:
         statement = statement.where(Dataset.status == status)
+    if sha256 is not None:
+        statement = statement.where(Dataset.sha256 == sha256)
     return read_page(session, statement, Dataset.id, "dataset", page)
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack
+from typing import Any, Final, Literal, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
@@ -14,6 +14,7 @@ from basisconv_client import downloading, following, profile, uploading, wishes
 from basisconv_client.errors import JobFailed, PlanFailed, Rejected
 from basisconv_client.resources import (
     Artifact,
+    Batch,
     Dataset,
     Event,
     Job,
@@ -24,7 +25,7 @@ from basisconv_client.resources import (
     Point,
     Resource,
 )
-from basisconv_client.transport import Patience, Query, Transport, json_of
+from basisconv_client.transport import Patience, Query, Transport, json_of, new_key
 from basisconv_client.uploading import NoResumableUploads, Progress
 from basisconv_client.wishes import CompressionWishes, InputWishes, Wishes
 
@@ -300,12 +301,64 @@ class Client:
     def download(self, artifact: Artifact, target: Path | str, progress: Progress = _silent) -> Path:
         """An artifact's file, whole and with the listed SHA-256, or not at all.
 
-        Into `target` under its own name where that is a folder; else as `target`.
+        Into `target` under its own name where that is a folder or ends in /; else as `target`.
         """
-        target = Path(target)
-        if target.is_dir():
-            target /= Path(artifact.name).name  # a name, never a path
-        return downloading.download(self._transport, artifact, target, progress)
+        file = Path(target)
+        if file.is_dir() or (isinstance(target, str) and target.endswith("/")):
+            file /= Path(artifact.name).name  # a name, never a path
+        return downloading.download(self._transport, artifact, file, progress)
+
+    # Batches
+
+    def submit_batch(self, body: Mapping[str, Any]) -> Batch:
+        """Many jobs by the contract's own body: `{"jobs": […]}`, or models, grid and base."""
+        with self._transport.needing("batches", "/v1/batches"):
+            return Batch.model_validate(self._transport.create("/v1/batches", body))
+
+    def submit_batch_lines(
+        self, lines: str, *, name: str | None = None, on_error: Literal["abort", "skip"] | None = None
+    ) -> Batch:
+        """Many jobs as JSONL, a body a line."""
+        with self._transport.needing("batches", "/v1/batches"):
+            answer = self._transport.request(
+                "POST",
+                "/v1/batches",
+                query={"name": name, "on_error": on_error},
+                content=lines.encode(),
+                headers={"Content-Type": "application/jsonl", "Idempotency-Key": new_key()},
+            )
+        return Batch.model_validate(json_of(answer))
+
+    def batch(self, batch: str) -> Batch:
+        return Batch.model_validate(self.get(f"/v1/batches/{_part(batch)}"))
+
+    def batches(self, **query: str | int | None) -> Iterator[Batch]:
+        """Your batches, newest first."""
+        return self._all("/v1/batches", Batch, query)
+
+    def watch_batch(self, batch: str) -> Iterator[Batch]:
+        """The batch again and again, until it has ended."""
+        pause = 0.5
+        while True:
+            found = self.batch(batch)
+            yield found
+            if found.ended:
+                return
+            self._transport.patience.sleep(pause)
+            pause = min(1.5 * pause, 5.0)
+
+    def cancel_batch(self, batch: str) -> Batch:
+        return Batch.model_validate(
+            json_of(self._transport.request("POST", f"/v1/batches/{_part(batch)}/cancel"))
+        )
+
+    def delete_batch(self, batch: str) -> None:
+        self._transport.request("DELETE", f"/v1/batches/{_part(batch)}")
+
+    def batch_results(self, batch: str) -> list[Json]:
+        """What has ended so far, in the order of the lines; then the invalid lines with their errors."""
+        text = self._transport.request("GET", f"/v1/batches/{_part(batch)}/results").text
+        return [json.loads(line) for line in text.split("\n") if line]
 
     # Anything
 

@@ -242,3 +242,12 @@ class Batch(Resource):
     counts: dict[str, int] = Field(default_factory=dict)
     errors: list[Json] = []
     created_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status not in ("running", "cancelling")
+
+    @property
+    def went_well(self) -> bool:
+        """Every line became a job, and every job succeeded."""
+        return self.counts.get("succeeded", 0) == self.counts.get("total", 0)

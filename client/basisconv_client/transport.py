@@ -71,6 +71,7 @@ class Transport:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         files: Callable[[], dict[str, Any]] | None = None,
+        content: bytes | None = None,
         timeout: httpx.Timeout = TIMEOUT,
     ) -> httpx.Response:
         """The answer, if it is a good one. Only for what may safely be asked twice."""
@@ -86,6 +87,7 @@ class Transport:
                 json=None if body is None else dict(body),
                 data=form.get("data"),
                 files=form.get("files"),
+                content=content,
             )
             try:
                 response = self.http.send(asked)

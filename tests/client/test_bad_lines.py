@@ -138,7 +138,6 @@ def test_a_download_that_arrived_damaged_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_a_download_never_leaves_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
     with serving([status(200, b"x")]) as (url, _), impatient(url) as client:
-        found = client.download(artifact(b"x", "../../evil.onnx"), tmp_path / "a")
+        found = client.download(artifact(b"x", "../../evil.onnx"), f"{tmp_path}/a/")
     assert found == tmp_path / "a" / "evil.onnx"

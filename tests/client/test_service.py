@@ -125,3 +125,12 @@ def test_a_used_up_quota_is_not_waited_for(client: Client, shared_server: Servic
     with Client(shared_server.url, key, patience=patience) as full, pytest.raises(TooManyRequests) as told:
         full.upload_dataset(IMAGES)
     assert (told.value.code, waits) == ("quota_exceeded", [])
+
+
+def test_the_service_finds_uploads_by_their_hash(client: Client) -> None:
+    network = client.ready_model(NETWORK)
+    assert network.id in [found.id for found in client.models(sha256=network.sha256)]
+    assert list(client.models(sha256="0" * 64)) == []
+    images = client.ready_dataset(IMAGES)
+    assert images.id in [found.id for found in client.datasets(sha256=images.sha256)]
+    assert list(client.datasets(sha256="0" * 64)) == []

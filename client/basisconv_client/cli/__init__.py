@@ -4,12 +4,12 @@ from importlib.metadata import entry_points
 
 import typer
 
-from basisconv_client.cli import compress, jobs, signing_in, uploads
+from basisconv_client.cli import batches, compress, jobs, signing_in, uploads
 
 GROUP = "basisconv.commands"  # where the server's package offers `serve`, `keys` and the rest
 
 
-def build() -> typer.Typer:
+def build(*, with_server: bool = True) -> typer.Typer:
     """The whole command, with those of the server where it is installed too."""
     app = typer.Typer(
         no_args_is_help=True,
@@ -23,9 +23,10 @@ def build() -> typer.Typer:
     app.add_typer(jobs.app, name="jobs", rich_help_panel="What is on the server")
     app.add_typer(uploads.models, name="models", rich_help_panel="What is on the server")
     app.add_typer(uploads.datasets, name="datasets", rich_help_panel="What is on the server")
+    app.add_typer(batches.app, name="batch", rich_help_panel="What is on the server")
     for command in (signing_in.login, signing_in.logout, signing_in.usage):
         app.command(rich_help_panel="Signing in")(command)
-    for offered in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+    for offered in sorted(entry_points(group=GROUP) if with_server else (), key=lambda point: point.name):
         app.add_typer(_headed(offered.load(), "The server on this machine"))
     return app
 

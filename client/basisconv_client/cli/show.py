@@ -7,9 +7,10 @@ from typing import Any, Final
 from rich.table import Table
 
 from basisconv_client.cli.output import safe
-from basisconv_client.resources import Dataset, Figures, Job, Layer, Model, Plan, Result
+from basisconv_client.resources import Batch, Dataset, Figures, Job, Layer, Model, Plan, Result
 
 NOTHING: Final = "–"
+_COUNTS: Final = ("total", "queued", "running", "succeeded", "failed", "cancelled", "invalid")
 
 
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: int = 0) -> Table:
@@ -145,6 +146,31 @@ def described_images(dataset: Dataset) -> str:
         return f"{said}: {safe(dataset.status)}"
     kinds = "no labels" if not dataset.labelled else f"{dataset.classes} classes"
     return f"{said}: {dataset.examples.train:,} to learn from, {dataset.examples.test:,} to judge by, {kinds}"
+
+
+def batches(rows: Sequence[Batch]) -> Table:
+    cells = [
+        [b.id, b.status, b.name, when(b.created_at), *(b.counts.get(n, 0) for n in _COUNTS)] for b in rows
+    ]
+    return table("", ["batch", "status", "name", "made", *_COUNTS], cells, numbers=len(_COUNTS))
+
+
+def batch_results(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What came of each line, side by side."""
+    headings = ["line", "job", "status", "target", "of the MACs", "accuracy", "was"]
+    return table("", headings, [_batch_row(row) for row in rows], numbers=3)
+
+
+def _batch_row(row: Mapping[str, Any]) -> list[Any]:
+    result = row.get("result") or {}
+    after, before = result.get("compressed") or {}, result.get("original") or {}
+    error = row.get("error") or {}
+    met = error.get("code")
+    if "target_met" in result:
+        met = "met" if result["target_met"] else "missed"
+    figures = [ratio(after.get("macs"), before.get("macs"))]
+    figures += [percent(figure.get("accuracy")) for figure in (after, before)]
+    return [row.get("line"), row.get("id"), row.get("status"), met, *figures]
 
 
 def rejection(found: Model | Dataset) -> list[str]:
