@@ -8,6 +8,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
+from app.embedded.folders import free_port
 from basisconv_client import Client
 from tests.client.running import ARCHIVE, IMAGES, INPUT, NETWORK, CommandLine, finish
 from tests.support.processes import wait_until
@@ -139,3 +140,40 @@ def test_login_stores_server_and_key_for_its_owner_alone(
     assert basisconv.run("usage", **unset).status == 0  # what was stored stays
     assert basisconv.run("logout", **unset).status == 0
     assert basisconv.run("usage", **unset).status == 3
+
+
+def test_strict_tells_a_missed_limit_by_status_and_still_leaves_the_file(basisconv: CommandLine) -> None:
+    hopeless = ("--basis", "weights", "--rank-fraction", "0.05", "--limit-accuracy-drop", "0")
+    wanted = (*INPUT, *hopeless, "--exports", "onnx", "--strict")
+    ran = basisconv.run("compress", NETWORK, "-d", IMAGES, *wanted)
+    assert ran.status == 6, ran.meanwhile
+    assert "Target missed" in ran.said
+    assert (basisconv.folder / "digits_cnn-compressed.onnx").is_file()
+    job = basisconv.run("jobs", "list", "--limit", "1", "--json").json[0]["id"]
+    (basisconv.folder / "digits_cnn-compressed.onnx").unlink()
+    assert basisconv.run("jobs", "download", job, "-o", "again.onnx").status == 0
+    assert basisconv.run("jobs", "report", job).status == 0
+    assert "<html" in (basisconv.folder / f"{job}.html").read_text()
+    assert basisconv.run("jobs", "download", job, "-o", "no.pt2").status == 2  # only ONNX was asked for
+
+
+def test_a_server_that_is_not_there_is_told_after_some_tries(basisconv: CommandLine) -> None:
+    ran = basisconv.run("jobs", "list", BASISCONV_SERVER=f"http://127.0.0.1:{free_port()}")
+    assert ran.status == 5
+    assert "trying again" in ran.meanwhile
+    assert "does not answer" in ran.meanwhile
+
+
+def test_a_plan_is_written_edited_and_run(basisconv: CommandLine) -> None:
+    planned = basisconv.run(
+        "plan", NETWORK, *INPUT, "--basis", "weights", "--macs", "0.6", "-o", "ranks.json"
+    )
+    assert planned.status == 0, planned.meanwhile
+    assert "Expected before any fine-tuning" in planned.said
+    ranks = json.loads((basisconv.folder / "ranks.json").read_text())
+    layer, rank = next((name, rank) for name, rank in ranks.items() if isinstance(rank, int))
+    (basisconv.folder / "ranks.json").write_text(json.dumps({layer: rank}))
+    ran = basisconv.run("compress", NETWORK, *INPUT, "--ranks", "ranks.json", "--exports", "onnx", "--json")
+    assert ran.status == 0, ran.meanwhile
+    replaced = {one["name"]: one["rank"] for one in ran.json["result"]["layers"] if one["replaced"]}
+    assert replaced == {layer: rank}

@@ -97,8 +97,9 @@ def compress(
         more: dict[str, Any] = {}
         if ended.status == "succeeded":
             source = network.name if is_id(model, "model") else model
-            into = output or running.default_name(source, network.format)
-            more["files"] = running.save(opened, ended, into, wanted or network.format)
+            wanted = wanted or running.own_format(network.format, made)
+            into = output or running.default_name(source, wanted)
+            more["files"] = running.save(opened, ended, into, wanted)
         if report is not None:
             more["report"] = running.save_report(opened.client, ended.id, Path(report))
         running.show_ended(told, ended, more)

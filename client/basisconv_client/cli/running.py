@@ -1,7 +1,7 @@
 """What the commands do with a job: follow it, show what came of it, save its files."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +37,7 @@ def is_folder(into: str) -> bool:
 
 def default_name(source: str, format_: str) -> str:
     """Where the smaller network goes when nobody said: beside nothing else of that name."""
-    return f"{Path(source).stem}-compressed{_ENDINGS.get(format_, '.onnx')}"
+    return f"{Path(source).stem}-compressed{_ENDINGS.get(format_, '')}"
 
 
 def follow(opened: Session, job: Job) -> Job:
@@ -77,6 +77,12 @@ def status_of(job: Job, *, strict: bool) -> int:
         return exits.FAILED
     missed = job.result is not None and not job.result.target_met
     return exits.MISSED if strict and missed else exits.DONE
+
+
+def own_format(format_: str, exports: Sequence[str] | None) -> str:
+    """What comes back for a network of this format: folders and bare weights come back as .pt2."""
+    own = format_ if format_ in _ENDINGS else "pt2"
+    return own if not exports or own in exports else exports[0]
 
 
 def save(opened: Session, job: Job, into: str, wanted: str | None) -> list[Json]:
