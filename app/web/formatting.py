@@ -36,6 +36,11 @@ def percent(value: float | None, digits: int = 1) -> str:
     return NOTHING if value is None else f"{value * 100:.{digits}f}{NB}%"
 
 
+def share(value: float) -> str:
+    """A share that was asked for, with the digits that it was given: 0.6 -> 60 %, 0.001 -> 0.1 %."""
+    return f"{100 * value:.4g}{NB}%"
+
+
 def points(value: float | None) -> str:
     """A difference of two accuracies, with its sign: -0.0112 -> −1.12 points."""
     if value is None:
@@ -102,4 +107,4 @@ def _three_digits(value: float) -> str:
         return f"{value:.0f}"
     if magnitude >= 9.995:
         return f"{value:.1f}"
-    return f"{value:.2f}" if magnitude >= 0.1 or value == 0 else f"{value:.2g}"
+    return f"{value:.2f}" if magnitude >= 0.1 or value == 0 else f"{value:#.2g}"

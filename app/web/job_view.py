@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from app.web import wording
-from app.web.formatting import duration, lost_points, percent, points, ratio, size
+from app.web.formatting import duration, lost_points, percent, points, ratio, share, size
 
 Document = Mapping[str, Any]
 ACTIVE: Final = frozenset({"queued", "running", "cancelling"})
@@ -36,7 +36,7 @@ def wish(job: Document) -> str:
     if kind == "ranks":
         asked = words.capitalize()
     else:
-        asked = f"{value:g} {words}" if kind == "expansion" else f"{percent(value, 0)} {words}"
+        asked = f"{value:g} {words}" if kind == "expansion" else f"{share(value)} {words}"
     return f"From scratch, {asked[0].lower()}{asked[1:]}" if job.get("kind") == "train" else asked
 
 
@@ -45,8 +45,8 @@ def outcome(result: Document | None) -> str:
     if not result:
         return ""
     original, compressed = result["original"], result["compressed"]
-    share = ratio(compressed.get("macs"), original.get("macs"))
-    words = [] if share is None else [f"kept {percent(share, 0)}"]
+    kept = ratio(compressed.get("macs"), original.get("macs"))
+    words = [] if kept is None else [f"kept {percent(kept, 0)}"]
     if compressed.get("accuracy") is not None and original.get("accuracy") is not None:
         words.append(points(compressed["accuracy"] - original["accuracy"]))
     return ", ".join(words)

@@ -1,10 +1,11 @@
 """A job's page after the end: sums to copy, numbers behind curves, and the same job with changes."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
 from tests.e2e.conftest import EXAMPLES, OpenPage, example_job, wait_for
 from tests.support.service import Service
@@ -68,6 +69,27 @@ def test_a_job_runs_again_with_one_change_and_keeps_what_no_field_shows(
     assert again["training"] == finished["training"] | {"epochs": 1}
     for name in ("model", "dataset", "compression", "limits", "exports", "name"):
         assert again[name] == finished[name], name
+
+
+def test_the_report_is_one_file_that_asks_for_nothing_and_prints(
+    browser: Browser, shared_server: Service, finished: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "report.html"
+    file.write_bytes(shared_server.client.get(f"/v1/jobs/{finished['id']}/report").content)
+    page = browser.new_page()
+    asked: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(file.as_uri())
+    expect(page.get_by_role("heading", level=1)).to_have_text("Digits <i>once</i>")
+    expect(page.get_by_role("img").first).to_be_visible()
+    assert page.evaluate("getComputedStyle(document.querySelector('svg .rank')).fill") != "rgb(0, 0, 0)"
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.pdf().startswith(b"%PDF")
+    assert (asked, complaints) == ([file.as_uri()], [])
+    page.close()
 
 
 def test_a_file_above_the_limit_is_refused_before_it_is_sent(open_page: OpenPage) -> None:

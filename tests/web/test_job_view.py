@@ -79,6 +79,12 @@ def test_a_target_on_accuracy_is_shown_in_points() -> None:
     )
 
 
+def test_a_share_is_shown_with_the_digits_that_it_was_asked_with() -> None:
+    for asked, shown in ((0.6, "60"), (0.625, "62.5"), (0.001, "0.1")):
+        job = {"compression": {"target": {"macs": asked}}}
+        assert job_view.wish(job) == f"{shown}\xa0% of the operations"
+
+
 def test_the_networks_that_were_tried_are_shown_from_the_smallest_to_the_largest() -> None:
     tries = [
         {"share": 0.5, "macs": 50, "loss": 0.0125, "passed": False},
