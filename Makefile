@@ -3,7 +3,7 @@
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup run demo test test-faults test-client test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc client-docs \
+.PHONY: help setup run demo test test-faults test-client test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc client-docs reference test-docs \
 	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-service bench-room bench-finetune bench-latency pictures clean
 
 help: ## this list
@@ -84,6 +84,12 @@ settings-doc: setup ## docs/settings.md from the code
 client-docs: setup ## docs/command-line.md, docs/client.md and the example's notebook, from the code
 	$(BIN)/python scripts/client_doc.py
 	$(BIN)/python scripts/notebook.py
+
+reference: setup ## docs/reference from the code: REST, command line, options, errors, reasons
+	$(BIN)/python scripts/reference_doc.py
+
+test-docs: setup ## every example of the documentation, also those that wait for jobs; ten minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/docs $(ARGS)
 
 peers: setup ## build/peers: the methods that the benchmarks compare with, from their packages
 	@scripts/peers.sh

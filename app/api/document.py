@@ -6,6 +6,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.api.examples import add_examples
 from app.core.errors import UploadTooLarge
 from app.core.problems import PROBLEM_SCHEMA, raises
 
@@ -36,6 +37,7 @@ def _build(app: FastAPI) -> dict[str, Any]:
     for operation in _operations(document):
         if "application/json" in operation.get("requestBody", {}).get("content", {}):
             operation["responses"] |= _TOO_LARGE  # said here, as the edge measures every body that is JSON
+    add_examples(document)
     return document
 
 

@@ -120,8 +120,10 @@ class Target(Options):
 class LayerFilter(Options):
     """fnmatch patterns over layer names; exclude wins."""
 
-    include: list[str] = Field(["*"], min_length=1, max_length=1000)
-    exclude: list[str] = Field([], max_length=1000)
+    include: list[str] = Field(
+        ["*"], min_length=1, max_length=1000, description="Only layers that match one of these."
+    )
+    exclude: list[str] = Field([], max_length=1000, description="Not the layers that match one of these.")
 
 
 class Compression(Options):
@@ -136,11 +138,15 @@ class Compression(Options):
         None, description="basis: always kxk then 1x1. auto: the cheapest two-convolution form per layer."
     )
     layers: LayerFilter = LayerFilter()
-    rank_multiple: Annotated[int, Field(ge=1, le=256)] = 1
+    rank_multiple: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Only ranks that are multiples of this, as some processors like them."
+    )
 
 
 class Training(Options):
-    epochs: Annotated[int, Field(ge=0, le=1000)] = 0
+    epochs: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0, description="Passes over the train images; 0: no training."
+    )
     update: Literal["mixing", "all"] = Field(
         "all",
         description="mixing: the basis stays frozen, as in the paper (always so for kind train). all: the "
@@ -149,7 +155,7 @@ class Training(Options):
     objective: Literal["labels", "distill", "both"] = Field(
         "distill", description="Kind train learns from labels always."
     )
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 128
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(128, description="Images in a step.")
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = Field(
         None, description="Peak learning rate; left out: chosen by short trials on held-back images."
     )
@@ -159,7 +165,9 @@ class Training(Options):
         "epoch on; there the objective distill also pastes boxes of one image into another, which the "
         "original answers too.",
     )
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
+        0, description="Of everything random in the training."
+    )
     patience: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None,
         description="End the training after so many epochs in a row that brought nothing better on images "
@@ -191,7 +199,9 @@ class JobOptions(Options):
     compression: Compression
     training: Training = Training()
     limits: Limits = Limits()
-    exports: list[ExportFormat] = Field(["onnx", "pt2", "safetensors"], min_length=1, max_length=3)
+    exports: list[ExportFormat] = Field(
+        ["onnx", "pt2", "safetensors"], min_length=1, max_length=3, description="Files to make."
+    )
 
     @field_validator("exports")
     @classmethod
@@ -204,8 +214,10 @@ class JobOptions(Options):
 class JobCreate(JobOptions):
     """The body of ``POST /v1/jobs``."""
 
-    model: str
-    dataset: str | None = None
+    model: str = Field(description="The network, `model_…`; it must be ready.")
+    dataset: str | None = Field(
+        None, description="The images, `dataset_…`; left out, what needs none is possible."
+    )
     name: Name | None = None
     metadata: dict[str, Any] = Field({}, description="Yours; given back as it was, at most 16 kB of JSON.")
 

@@ -18,21 +18,27 @@ class InputRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     shape: Annotated[list[Side], Field(min_length=3, max_length=3, description="C, H, W")] | None = None
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    mean: Annotated[list[Finite], Field(min_length=1, max_length=65_536)] | None = None
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Pixels are divided by it first; left out: 255."
+    )
+    mean: Annotated[list[Finite], Field(min_length=1, max_length=65_536)] | None = Field(
+        None, description="Taken off each channel then; left out: 0."
+    )
     std: (
         Annotated[
             list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1, max_length=65_536)
         ]
         | None
-    ) = None
+    ) = Field(None, description="Each channel is divided by it at last; left out: 1.")
     layout: Literal["NCHW", "NHWC"] | None = Field(
         None,
         description="Order of the axes in the file; left out, the file tells. Never of `shape`.",
     )
     resize: Side | None = Field(None, description="Length of the shorter side before the crop.")
     crop: Side | None = Field(None, description="Side of the centre crop.")
-    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = Field(
+        None, description="How images are resized; left out: bilinear."
+    )
 
     @model_validator(mode="after")
     def one_value_per_channel(self) -> Self:

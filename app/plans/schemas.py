@@ -13,8 +13,8 @@ from app.plans.tables import Plan
 class PlanCreate(Options):
     """The body of ``POST /v1/plans``."""
 
-    model: str
-    dataset: str | None = None
+    model: str = Field(description="The network, `model_…`; it must be ready.")
+    dataset: str | None = Field(None, description="The images, `dataset_…`, that it is measured on.")
     compression: Compression
 
     @model_validator(mode="before")

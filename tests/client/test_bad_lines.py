@@ -111,6 +111,12 @@ def test_a_cut_download_goes_on_at_the_next_byte(tmp_path: Path) -> None:
     assert (told[-1], list(tmp_path.iterdir())) == (1000, [path])
 
 
+def test_a_name_that_ends_in_a_slash_is_a_folder_and_is_made(tmp_path: Path) -> None:
+    with serving([status(200, GOOD)]) as (url, _), impatient(url) as client:
+        assert client.download(artifact(GOOD), f"{tmp_path}/smaller/") == tmp_path / "smaller" / "net.onnx"
+    assert (tmp_path / "smaller" / "net.onnx").read_bytes() == GOOD
+
+
 def test_what_a_killed_download_left_is_used_by_the_next(tmp_path: Path) -> None:
     with serving([status(200, GOOD[:300], missing=700), status(404)]) as (url, _), impatient(url) as client:
         with pytest.raises(ServiceError):

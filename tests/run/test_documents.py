@@ -21,6 +21,13 @@ def test_every_setting_is_documented_as_the_code_has_it() -> None:
     assert missing == []
 
 
+def test_the_reference_is_what_the_code_says() -> None:
+    checked = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "reference_doc.py", "--check"], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_no_secret_setting_has_a_default() -> None:
     secret = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
     assert {"database_url", "broker_url", "secret_key"} <= set(secret)
