@@ -8,6 +8,7 @@ VARIABLES = {
     "artifact_id": "$FILE",
     "batch_id": "$BATCH",
     "key_id": "$KEY_ID",
+    "webhook_id": "$HOOK",
     "upload_id": "$UPLOAD",
 }
 _TUS = "-H 'Tus-Resumable: 1.0.0'"
@@ -86,6 +87,10 @@ BATCH=$(api $URL/batches {_JSON} -d '{{
     "GET /v1/batches/{batch_id}/results": """
 while [ "$(api $URL/batches/$BATCH | jq -r .status)" = cancelling ]; do sleep 0.5; done
 api $URL/batches/$BATCH/results | jq -c '[.line, .status, .result.compressed.macs]'
+""",
+    "POST /v1/webhooks": f"""
+HOOK=$(api $URL/webhooks {_JSON} -d '{{
+  "url": "https://example.com/hooks/basisconv", "events": ["job.succeeded", "job.failed"]}}' | jq -r .id)
 """,
     "POST /v1/keys": f"""
 KEY_ID=$(api $URL/keys {_JSON} -d '{{"name": "Ada", "scopes": ["read"]}}' | jq -r .id)
