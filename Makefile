@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHON
 
 .PHONY: help setup run demo test test-faults test-client test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc client-docs reference test-docs \
-	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-service bench-room bench-finetune bench-latency pictures clean
+	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-service bench-batch bench-room bench-finetune bench-latency pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -51,6 +51,9 @@ bench-service: setup ## the service under load, beside bare uvicorn and bare Cel
 
 bench-room: setup ## how much room uploads, jobs, rows, messages and log lines take
 	$(BIN)/python -m benchmarks.room $(ARGS)
+
+bench-batch: setup ## a batch of 200 small jobs through the whole service; a quarter of an hour on a calm machine
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.batch $(ARGS)
 
 bench-finetune: setup ## fine-tuning's images per second beside a bare PyTorch loop's
 	$(BIN)/python -m benchmarks.finetune_throughput $(ARGS)

@@ -34,8 +34,9 @@ from app.storage.store import Store, open_store
 from app.uploads.endpoints import PATH as UPLOADS
 from app.uploads.headers import TusHeaders
 from app.uploads.sweeper import Sweeper
-from app.web import batch_pages, pages
+from app.web import batch_pages, pages, webhook_pages
 from app.web.rendering import STATIC
+from app.webhooks.sender import Sender
 
 API_VERSION: Final = "1"  # of the contract, not of the package
 _VITALS_SECONDS: Final = 5
@@ -124,6 +125,7 @@ def rounds_of(services: Services) -> list[Rounds]:
         Reaper(sessions, store, services.doorbell, clock, settings, services.publisher, counted),
         Sweeper(sessions, store, clock, settings),
         Janitor(sessions, store, clock, settings),
+        Sender(sessions, clock, settings),
     ]
 
 
@@ -149,4 +151,5 @@ def _include_pages(app: FastAPI) -> None:
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC), minimum_size=1_000, compresslevel=6))
     app.include_router(pages.router)
     app.include_router(batch_pages.router)
+    app.include_router(webhook_pages.router)
     app.state.problem_page = pages.problem_page

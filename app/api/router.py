@@ -13,6 +13,7 @@ from app.keys import endpoints as keys
 from app.models import endpoints as models
 from app.plans import endpoints as plans
 from app.uploads import endpoints as uploads
+from app.webhooks import endpoints as webhooks
 
 # In this order an address is looked for, so what is asked most comes first.
 ROUTERS: Final[tuple[APIRouter, ...]] = (
@@ -26,6 +27,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     health.router,
     keys.router,
     keys.usage_router,
+    webhooks.router,
 )
 
 

@@ -10,10 +10,12 @@ from datetime import datetime
 from sqlalchemy import case, exists, select, update
 from sqlalchemy.orm import Session
 
+from app.batches import repository
 from app.batches.states import OPEN, BatchStatus
 from app.batches.tables import Batch
 from app.jobs.states import ENDED, JobStatus
 from app.jobs.tables import Job
+from app.webhooks import outbox
 
 UNFINISHED = tuple(status for status in JobStatus if status not in ENDED)
 
@@ -37,6 +39,12 @@ def close_if_over(session: Session, batch_id: str, now: datetime) -> BatchStatus
             status=case((asked, BatchStatus.CANCELLED.value), else_=BatchStatus.COMPLETED.value),
             finished_at=now,
         )
-        .returning(Batch.status)
+        .returning(Batch)
+        .execution_options(populate_existing=True)
     )
-    return None if closed is None else BatchStatus(closed)
+    if closed is None:
+        return None
+    if closed.status == BatchStatus.COMPLETED:
+        counts = repository.counts(session, [batch_id])[batch_id]
+        outbox.batch_completed(session, closed, counts, now)
+    return BatchStatus(closed.status)

@@ -17,6 +17,8 @@ Prefix = Literal[
     "owner",
     "upload",
     "request",
+    "webhook",
+    "message",
 ]
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u

@@ -10,12 +10,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 _DEPTH: Final = 32
 
 
-def _utc(moment: datetime) -> str:
+def utc_text(moment: datetime) -> str:
     """RFC 3339 in UTC with a Z, as the contract says, whatever zone the driver gave."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-Moment = Annotated[datetime, PlainSerializer(_utc, return_type=str, when_used="json")]
+Moment = Annotated[datetime, PlainSerializer(utc_text, return_type=str, when_used="json")]
 
 
 class Shown(BaseModel):

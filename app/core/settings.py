@@ -108,6 +108,19 @@ class Settings(BaseSettings):
         6_000, ge=0, description="Requests of one key in a minute; a burst may use them up at once. 0 = any."
     )
 
+    # Webhooks
+    webhook_private_addresses: bool = Field(
+        False,
+        description="Whether webhooks may go to addresses inside the service's own network. Whoever has a "
+        "key can then make it ask them, so only where all who have keys may reach them anyway.",
+    )
+    webhook_seconds: float = Field(
+        2, ge=0.1, le=600, description="How often messages for webhooks are looked for and sent."
+    )
+    webhook_timeout_seconds: float = Field(
+        15, ge=0.1, le=60, description="How long a webhook's receiver may take to answer."
+    )
+
     # Keeping
     retention_days: float = Field(
         0,

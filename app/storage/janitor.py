@@ -22,12 +22,14 @@ from app.keys.tables import IdempotencyRecord, Reservation
 from app.plans.retention import expire_plans
 from app.storage.references import lock_object, referenced
 from app.storage.store import Store, Stored
+from app.webhooks import repository as webhooks
 
 STALE_UPLOAD: Final = timedelta(days=1)  # longer than any upload takes
 # Objects are stored before their row: one that is younger may be about to get its own. The lock of an object
 # decides; this only spares work.
 ORPHAN_AGE: Final = timedelta(hours=1)
 OLD_TURN: Final = timedelta(days=1)
+OLD_MESSAGE: Final = timedelta(days=30)
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +76,7 @@ class Janitor(Rounds):
             )
             session.execute(delete(Reservation).where(Reservation.expires_at < now))
             turns.forget(session, now - OLD_TURN)
+            webhooks.forget(session, now - OLD_MESSAGE)
 
 
 def sweep_orphans(sessions: sessionmaker[Session], store: Store, before: datetime) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from app.keys.tables import ApiKey
 from app.models.tables import Model
 from app.plans.tables import Plan
 from app.uploads.tables import Resumable
+from app.webhooks.tables import Webhook
 
 LAYERS: list[dict[str, Any]] = [
     {
@@ -239,6 +240,18 @@ def add_metrics(services: Services, job: str) -> None:
     with services.sessions.begin() as session:
         for name, step, value in POINTS:
             session.add(JobMetric(job_id=job, name=name, step=step, value=value, at=datetime.now(UTC)))
+
+
+def add_webhook(services: Services, owner_id: str | None = None, **changed: Any) -> str:
+    now = datetime.now(UTC)
+    values: dict[str, Any] = {
+        "id": new_id("webhook", now),
+        "owner_id": owner_id or owner_of(services),
+        "url": "https://example.com/hook",
+        "events": ["job.succeeded"],
+        "created_at": now,
+    }
+    return _add(services, Webhook(**values | changed))
 
 
 def add_plan(services: Services, model: str, owner_id: str | None = None, **changed: Any) -> str:

@@ -26,6 +26,7 @@ from tests.api.seeds import (
     add_job,
     add_model,
     add_plan,
+    add_webhook,
     npz_bytes,
     onnx_bytes,
 )
@@ -80,6 +81,10 @@ def _batch(world: World) -> str:
     return batch
 
 
+def _webhook(world: World) -> str:
+    return add_webhook(world.services, world.owner_id, description=f"webhook of {world.mark}")
+
+
 def _artifact(world: World) -> str:
     data = f"file of {world.mark}".encode()
     return add_artifact(world.services, world.id_of("job_id"), data, owner_id=world.owner_id)
@@ -109,6 +114,7 @@ MAKERS: dict[str, Callable[[World], str]] = {
     "plan_id": _plan,
     "job_id": _job,
     "batch_id": _batch,
+    "webhook_id": _webhook,
     "artifact_id": _artifact,
     "key_id": _key,
     "upload_id": _upload,
