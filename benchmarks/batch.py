@@ -210,6 +210,8 @@ def table(found: dict[str, Any]) -> str:
         f"{load['before']:g} before and {load['after']:g} after. A load above {load['cores']} means that "
         "others computed too, and that an idle machine is faster."
     )
+    if few["counts"]["succeeded"] < few["jobs"]:
+        about += " The run was cut short: what had not finished by then was cancelled."
     lines = [f"| {what} | {figure} |" for what, figure in rows]
     return "\n".join(["# A batch of small jobs", "", about, "", "| | |", "| --- | --- |", *lines, ""])
 
