@@ -32,9 +32,10 @@ def _original(job: Document, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _run(job: Document, names: Mapping[str, str], several: bool) -> dict[str, Any]:
-    note = job_view.wish(job)
-    if several:
-        note = f"{note} of {names.get(job['model'], 'a network')}"
+    wish, name = job_view.wish(job), names.get(job["model"], "a network")
+    note = f"{wish} of {name}" if several else wish
+    if note == label(job):
+        note = ""
     about = {
         "id": job["id"],
         "label": label(job),
