@@ -4,7 +4,7 @@
 
 Needs a running service (`make run`), Debian's Chromium, and Playwright and Pillow from the dev requirements.
 Without FOLDER the few that the documentation shows go to docs/images; a folder gets all of them, to be looked
-at. Pictures are WebP: a page takes 20 to 60 kB.
+at. Pictures are WebP: a page takes 20 to 200 kB.
 """
 
 import io
@@ -32,7 +32,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 JOB_MILLISECONDS = 900_000  # a batch of seven jobs on a busy machine
-QUALITY = 82
+QUALITY = 65
 
 
 @dataclass(frozen=True)
