@@ -8,6 +8,7 @@ from app.jobs.options import JobCreate
 from app.keys.schemas import KeyChange, KeyCreate
 from app.models.schemas import ModelWishes
 from app.plans.schemas import PlanCreate
+from app.webhooks.schemas import WebhookCreate
 from reference.tables import GENERATED, allowed, default, fields, meaning, table
 
 HEAD = f"""# What a request may say
@@ -45,6 +46,7 @@ BODIES: tuple[tuple[str, str, type[BaseModel]], ...] = (
         ),
         DatasetWishes,
     ),
+    ("A webhook", "The body of `POST /v1/webhooks`. [More about webhooks](../webhooks.md).", WebhookCreate),
     ("A new key", "The body of `POST /v1/keys`.", KeyCreate),
     ("A changed key", "The body of `PATCH /v1/keys/{key_id}`.", KeyChange),
 )

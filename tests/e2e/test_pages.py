@@ -69,7 +69,8 @@ def test_the_examples_of_rest_name_the_readers_own_network_and_can_be_sent(
     newest = {"status": "ready", "limit": 1}
     model = shared_server.client.get("/v1/models", params=newest).json()["data"][0]["id"]
     page = open_page()
-    page.goto(f"{shared_server.url}/docs#/jobs/create_job_v1_jobs_post")
+    page.goto(f"{shared_server.url}/docs")
+    page.locator("#operations-jobs-create_job_v1_jobs_post .opblock-summary-control").click()
     page.get_by_role("button", name="Try it out").click()
     expect(page.locator("textarea.body-param__text")).to_have_value(re.compile(model))
     with page.expect_response(lambda response: response.request.method == "POST") as answered:
