@@ -9,11 +9,12 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from app.core.errors import MalformedModel, ValidationFailed
+from app.core.errors import MalformedModel, UnsupportedFormat, ValidationFailed
 from basisconv.errors import MethodError
-from basisconv.formats import exporting
+from basisconv.formats import architectures, checkpoint, exporting
 from basisconv.formats.compare import TOLERANCE, difference
 from basisconv.formats.network import Network, evaluating
+from basisconv.formats.stored import fill
 from worker.model_folder import PREPROCESSOR, read_folder
 from worker.requested import MAX_PIXELS, Requested
 
@@ -41,6 +42,28 @@ class Source:
                 f"the largest value (up to {TOLERANCE:g} is rounding).",
                 hint="Export the network yourself: torch.export.save gives a .pt2.",
             )
+
+
+def build(found: str, upload: Path, task: Mapping[str, Any]) -> Source:
+    """The network that an upload of this format describes."""
+    said = task.get("input") or {}
+    if found == "huggingface":
+        return from_folder(upload, said)
+    return from_weights(upload, task.get("architecture"), said)
+
+
+def from_weights(upload: Path, name: str | None, said: Mapping[str, Any]) -> Source:
+    """Weights alone, of a network that the uploader named."""
+    known = architectures.KNOWN.get(name or "")
+    if name is None or known is None:
+        raise UnsupportedFormat(
+            f"The weights name no network that is known ({str(name)[:60]}).",
+            hint="GET /v1/architectures lists those that are.",
+        )
+    weights = checkpoint.read(upload)
+    module = fill(lambda: known.make(weights, name), weights, name)
+    told = {"shape": [known.channels(weights, name), known.side, known.side]}
+    return _export(upload, module, name, _input(told, said))
 
 
 def from_folder(upload: Path, said: Mapping[str, Any]) -> Source:

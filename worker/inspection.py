@@ -38,8 +38,8 @@ def inspect_model(task: dict[str, Any], folder: Path, report: Report) -> dict[st
         with torch.no_grad():
             report(_progress(0.1, "Reading the network"))
             made = None
-            if found == "huggingface":
-                made = built.from_folder(source, task.get("input") or {})
+            if found != "onnx" and found != "pt2":
+                made = built.build(found, source, task)
                 source, requested, found = made.path, made.requested, "pt2"
             network = _load(source, canonical, found, requested, _budget(task))
             report(_progress(0.5, "Comparing our copy with the file"))

@@ -89,6 +89,7 @@ class _ModelInspection:
             "task": "inspect_model",
             "format": row.format,
             "input": row.requested_input,
+            "architecture": row.architecture,
             "max_macs": runtime.settings.max_model_macs,
             "max_values": runtime.settings.max_model_values,
         }

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from app.core.errors import MalformedDataset, MalformedModel, ResourceLimit, UnsafeSerialization
+from app.core.errors import (
+    MalformedDataset,
+    MalformedModel,
+    ResourceLimit,
+    UnsafeSerialization,
+    UnsupportedFormat,
+)
 from basisconv.formats.stored import State, read_safetensors
 from worker.data.archive import Archive, Entry, open_archive
 from worker.data.limits import Limits
@@ -53,7 +59,9 @@ def _of_one_folder(archive: Archive) -> dict[str, Entry]:
     paths = {PurePosixPath(entry.name): entry for entry in archive.entries}
     configs = sorted((path for path in paths if path.name == CONFIG), key=lambda path: len(path.parts))
     if not configs:
-        raise MalformedModel(f"The archive holds no {CONFIG}{_held(archive)}.", hint=_SAVE)
+        raise UnsupportedFormat(
+            f"The archive is no model folder: it holds no {CONFIG}{_held(archive)}.", hint=_SAVE
+        )
     if len(configs) > 1 and len(configs[0].parts) == len(configs[1].parts):
         raise MalformedModel(
             f"The archive holds two model folders: {configs[0].parent} and {configs[1].parent}.",

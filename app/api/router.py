@@ -10,6 +10,7 @@ from app.batches import endpoints as batches
 from app.datasets import endpoints as datasets
 from app.jobs import endpoints as jobs
 from app.keys import endpoints as keys
+from app.models import architectures
 from app.models import endpoints as models
 from app.plans import endpoints as plans
 from app.uploads import endpoints as uploads
@@ -24,6 +25,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     uploads.router,
     plans.router,
     artifacts.router,
+    architectures.router,
     health.router,
     keys.router,
     keys.usage_router,

@@ -39,18 +39,27 @@ from app.uploads.room import room_for_upload
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=OneThread)
 _FIELDS: Final = frozenset({"name", "input", "architecture"})
+_FILE: Final = "ONNX, .pt2, a zip or tar of a Hugging Face model folder, or weights"
 _FORM: Final = {
     "type": "object",
     "required": ["file"],
     "properties": {
-        "file": {"type": "string", "format": "binary", "description": "ONNX or .pt2"},
+        "file": {
+            "type": "string",
+            "format": "binary",
+            "description": _FILE,
+        },
         "name": {"type": "string", "maxLength": 200},
         "input": {
             "type": "string",
             "contentMediaType": "application/json",
             "description": "How pixels become the input: shape, scale, mean, std, resize …",
         },
-        "architecture": {"type": "string", "maxLength": 200},
+        "architecture": {
+            "type": "string",
+            "maxLength": 200,
+            "description": "For a file of weights alone: one of GET /v1/architectures",
+        },
     },
 }
 

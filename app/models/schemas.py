@@ -60,7 +60,9 @@ class ModelWishes(BaseModel):
     input: InputRequest = Field(
         InputRequest(), description="How pixels become the input: shape, scale, mean, std, resize …"
     )
-    architecture: Name | None = None
+    architecture: Name | None = Field(
+        None, description="For a file of weights alone: one of GET /v1/architectures."
+    )
 
 
 class ModelFromUpload(FromUpload, ModelWishes):

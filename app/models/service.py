@@ -7,6 +7,7 @@ from app.core.unit import Services, Unit
 from app.jobs import usage
 from app.keys import quotas
 from app.models import repository
+from app.models.architectures import require_known
 from app.models.schemas import InputRequest
 from app.models.sniff import sniff
 from app.models.tables import Model
@@ -28,6 +29,7 @@ def create(
 ) -> Model:
     """A row for the uploaded file, to be inspected. Raises what the file's first bytes already rule out."""
     file_format = sniff(upload.head, upload.filename)
+    require_known(file_format, architecture, upload.head)
     quotas.require_bytes(unit.session, caller, upload.staged.bytes, unit.now)
     lock_object(unit.session, upload.staged.sha256)
     store.keep(upload.staged)

@@ -15,11 +15,11 @@ from app.core.errors import UnsafeSerialization, UnsupportedFormat
 
 HEAD_BYTES: Final = 65_536  # enough to see the names of a zip's first records past one small weight
 
-Format = Literal["onnx", "pt2", "huggingface"]
+Format = Literal["onnx", "pt2", "huggingface", "weights"]
 
 ACCEPTED: Final = (
-    "Send a single-file ONNX (torch.onnx.export), a .pt2 file (torch.export.save), or a zip or tar of a "
-    "Hugging Face model folder (config.json and model.safetensors)."
+    "Send a single-file ONNX (torch.onnx.export), a .pt2 file (torch.export.save), a zip or tar of a "
+    "Hugging Face model folder (config.json and model.safetensors), or weights with `architecture`."
 )
 EXPORT: Final = (
     "Load it where you trust it, then call "
@@ -74,6 +74,8 @@ def sniff(head: bytes, filename: str) -> Format:
         return _sniff_zip(head, named)
     if _is_tar(head):
         return "huggingface"  # the only networks that come so; the inspector sees all of it
+    if _is_safetensors(head):
+        return "weights"
     _refuse_known(head, named)
     if _looks_like_onnx(head):
         return "onnx"
@@ -97,11 +99,6 @@ def _refuse_known(head: bytes, named: str) -> None:
             raise UnsupportedFormat(f"{named} is {what}.", hint=hint)
     if head[4:8] == b"TFL3":
         raise UnsupportedFormat(f"{named} is a TensorFlow Lite model.", hint="Convert it with tf2onnx.")
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:
-        raise UnsupportedFormat(
-            f"{named} is a safetensors file: weights without a network.",
-            hint="Build the network, load the weights and export it. " + ACCEPTED,
-        )
     if re.match(rb"\s*[\[{<]", head) and b"\0" not in head:
         raise UnsupportedFormat(f"{named} is a text file (JSON, XML or HTML).", hint=ACCEPTED)
     if head.startswith(b"version https://git-lfs"):
@@ -110,8 +107,14 @@ def _refuse_known(head: bytes, named: str) -> None:
         )
 
 
+def _is_safetensors(head: bytes) -> bool:
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
+
+
 def _is_tar(head: bytes) -> bool:
     """Whether a tar begins here, or in what a gzip or xz archive unpacks to."""
+    if head.startswith(b"sys_info\0"):  # how torch saved before 0.2
+        raise UnsafeSerialization("The file is a tar of pickles, which can run any code.", hint=EXPORT)
     with contextlib.suppress(zlib.error, lzma.LZMAError, EOFError):
         if head.startswith(b"\x1f\x8b"):
             head = zlib.decompressobj(wbits=31).decompress(head, _TAR_HEAD)
@@ -141,7 +144,7 @@ def _sniff_zip(head: bytes, named: str) -> Format:
         if inside.startswith("code/"):
             raise UnsupportedFormat(f"{named} is a TorchScript archive.", hint=EXPORT)
         if inside == "data.pkl" and not folder:  # a folder may hold such an archive
-            _refuse_torch_save(names, named)
+            return _torch_save(names, named)
         if name.startswith("serialized_"):
             raise UnsafeSerialization(
                 f"{named} is a .pt2 in the layout of torch before 2.8, whose weights are pickles.",
@@ -160,13 +163,11 @@ def _sniff_zip(head: bytes, named: str) -> Format:
     return "huggingface" if folder else "pt2"
 
 
-def _refuse_torch_save(names: list[str], named: str) -> None:
+def _torch_save(names: list[str], named: str) -> Format:
+    """Weights, as long as the upload names their network: whether it holds more, torch's own reader tells."""
     if any("/code/" in name for name in names):
         raise UnsupportedFormat(f"{named} is a TorchScript archive.", hint=EXPORT)
-    raise UnsafeSerialization(
-        f"{named} is a torch.save archive: its data.pkl is a Python pickle, which can run any code.",
-        hint=EXPORT,
-    )
+    return "weights"
 
 
 def _zip_names(head: bytes) -> Iterator[str]:

@@ -26,6 +26,7 @@ from app.jobs.schemas import show_job
 from app.jobs.tables import Job
 from app.models import repository as models
 from app.models import service as model_service
+from app.models.architectures import KNOWN
 from app.models.schemas import show_model
 from app.web import compare, example, job_view, queries, result_view, wording
 from app.web.rendering import STATIC, render
@@ -109,6 +110,7 @@ def _form(services: Services, unit: Unit, caller: Caller, chosen: Choice) -> Res
         limits={"model": settings.max_model_bytes, "dataset": settings.max_dataset_bytes},
         example=example.available() and caller.may("write"),
         chosen=chosen,
+        architectures=KNOWN.values(),
     )
 
 

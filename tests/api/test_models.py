@@ -91,3 +91,22 @@ def test_an_object_goes_with_the_last_row_that_names_it(client: TestClient, serv
     assert services.store.exists(first["sha256"])
     client.delete(f"/v1/models/{second['id']}")
     assert not services.store.exists(first["sha256"])
+
+
+def test_weights_need_the_name_of_a_known_network(client: TestClient) -> None:
+    weights = b"\x60\0\0\0\0\0\0\0" + b'{"a":{}}'.ljust(96)
+    without = client.post("/v1/models", files={"file": ("w.safetensors", weights)})
+    assert (without.status_code, without.json()["code"]) == (422, "unsupported_format")
+    assert "architecture" in without.json()["hint"]
+    unknown = client.post(
+        "/v1/models", files={"file": ("w.safetensors", weights)}, data={"architecture": "alexnet"}
+    )
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "validation_failed")
+    assert unknown.json()["errors"][0]["pointer"].endswith("/architecture")
+    listed = client.get("/v1/architectures").json()["data"]
+    assert {"resnet50", "cifar_resnet20", "vgg16_bn"} <= {one["id"] for one in listed}
+    known = client.post(
+        "/v1/models", files={"file": ("w.safetensors", weights)}, data={"architecture": listed[0]["id"]}
+    )
+    assert known.status_code == 201
+    assert (known.json()["format"], known.json()["architecture"]) == ("weights", listed[0]["id"])

@@ -160,7 +160,7 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, bytes]], type[Problem], str]] = 
         "pytorch_model.bin only",
     ),
     "no weights": (lambda: without("model.safetensors"), MalformedModel, "no model.safetensors"),
-    "no config": (lambda: without("config.json"), MalformedModel, "no config.json; it holds"),
+    "no config": (lambda: without("config.json"), UnsupportedFormat, "no config.json; it holds"),
     "two": (
         lambda: {f"{top}/{name}": data for top in "ab" for name, data in files().items()},
         MalformedModel,

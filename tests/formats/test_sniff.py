@@ -2,6 +2,7 @@
 
 import io
 import os
+import tarfile
 import zipfile
 
 import pytest
@@ -35,6 +36,26 @@ def test_an_onnx_file_longer_than_the_head_is_onnx() -> None:
     assert sniff(head, "big.onnx") == "onnx"
 
 
+def test_weights_are_weights() -> None:
+    assert sniff(b'\x60\0\0\0\0\0\0\0{"a":', "m") == "weights"
+    assert sniff(zip_of("m/data.pkl", "m/version", "m/data/0"), "m.pth") == "weights"
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
+def test_folders_of_hugging_face_are_told_from_data_sets_and_keras(mode: str) -> None:
+    assert sniff(zip_of("config.json", "model.safetensors"), "m") == "huggingface"
+    assert (
+        sniff(zip_of("net/", "net/README.md", "net/config.json", "net/pytorch_model.bin"), "m")
+        == "huggingface"
+    )
+    with pytest.raises(UnsupportedFormat, match="Keras"):
+        sniff(zip_of("config.json", "model.weights.h5"), "m")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
+        archive.addfile(tarfile.TarInfo("net/config.json"))
+    assert sniff(buffer.getvalue()[:HEAD_BYTES], "m.tar") == "huggingface"
+
+
 def test_a_torch_export_archive_is_pt2() -> None:
     assert sniff(zip_of("m/data/weights/weight_0", "m/archive_format"), "m") == "pt2"
 
@@ -45,7 +66,6 @@ def test_a_torch_export_archive_is_pt2() -> None:
         b"\x80\x02}q\x00.",
         b"\x80\x05\x95\x00",
         b"cos\nsystem\n(S'ls'\ntR.",
-        zip_of("m/data.pkl", "m/version"),
         zip_of("serialized_exported_program.json", "serialized_state_dict.pt"),
     ],
 )
@@ -67,7 +87,6 @@ def test_a_pickle_under_any_name_is_unsafe(head: bytes) -> None:
         (zip_of("x.npy", "y.npy"), "npz"),
         (zip_of("cat/1.jpg"), "zip that holds"),
         (b"\x08\x01\x12\xf0\x10\n\x04", "starts with 08 01 12"),  # a TensorFlow SavedModel
-        (b'\x60\0\0\0\0\0\0\0{"a":', "safetensors"),
         (b"<!DOCTYPE html><html>", "text"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (b"\x93\x11\xf0random", "starts with 93 11"),

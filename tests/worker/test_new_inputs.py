@@ -3,7 +3,6 @@
 import io
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load
@@ -15,9 +14,10 @@ from app.datasets.tables import Dataset
 from app.jobs.tables import Job
 from app.models.tables import Model
 from basisconv.formats import pt2_reader
-from tests.data.making import encode, picture, zip_of
-from tests.data.test_parquet import table, usual
-from tests.support import folders
+from tests.data.making import zip_of
+from tests.data.tables_that_unfold import bomb_of_a_dictionary, bomb_of_a_page, old_python_type
+from tests.data.test_parquet import usual
+from tests.support import folders, networks
 from tests.worker.rows import add_dataset, add_job, add_model
 from worker.inspections import inspect_dataset, inspect_model
 from worker.jobs import run_job
@@ -42,39 +42,6 @@ def test_parquet_files_in_a_zip_become_a_ready_data_set(sessions: Sessions, runt
     assert (dataset.examples, dataset.classes, dataset.image) == ({"train": 8, "test": 4}, 2, [5, 4, 3])
     assert dataset.details is not None
     assert dataset.details["class_names"] == ["cat", "dog"]
-
-
-def bomb_of_a_page() -> bytes:
-    """400 MB of zeros in one page of some kilobytes, a value each of 200 MB."""
-    return table(
-        {"image": pa.array([bytes(200_000_000)] * 2)},
-        use_dictionary=False,
-        compression="zstd",
-        write_statistics=False,
-    )
-
-
-def bomb_of_a_dictionary() -> bytes:
-    """One picture of 12 MB that a hundred thousand rows name: a terabyte."""
-    picked = pa.DictionaryArray.from_arrays(
-        pa.array([0] * 100_000, pa.int32()), pa.array([encode(picture(2000, 2000))])
-    )
-    return table({"image": picked}, store_schema=False, dictionary_pagesize_limit=1 << 30)
-
-
-def old_python_type() -> bytes:
-    """A column of a type that pyarrow before 14.0.1 unpickled (CVE-2023-47248)."""
-    payload = b"cposix\nsystem\n(S'touch /tmp/pwned'\ntR."
-    field = pa.field(
-        "image",
-        pa.binary(),
-        metadata={
-            b"ARROW:extension:name": b"arrow.py_extension_type",
-            b"ARROW:extension:metadata": payload,
-        },
-    )
-    images = pa.array([encode(picture(3, 3, seed=seed)) for seed in range(4)])
-    return table(pa.table([images], schema=pa.schema([field])))
 
 
 @pytest.mark.parametrize("make", [bomb_of_a_page, bomb_of_a_dictionary])
@@ -129,6 +96,26 @@ def test_a_hugging_face_folder_is_compressed_end_to_end(sessions: Sessions, runt
     with torch.no_grad():
         small = pt2_reader.load(io.BytesIO(bytes_of(runtime, made["pt2"]))).module(images)
     assert torch.nn.functional.cosine_similarity(small, answers).min() > 0.9
+
+
+def test_weights_of_a_training_script_are_read_in_the_sandbox(sessions: Sessions, runtime: Runtime) -> None:
+    torch.manual_seed(0)
+    network = networks.CifarResNet(20, 10, "A").eval()
+    buffer = io.BytesIO()
+    state = {f"module.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, buffer)
+    new = {"format": "weights", "status": "inspecting", "canonical_sha256": None, "layers": None}
+    new |= {"architecture": "cifar_resnet20"}
+    model_id = add_model(sessions, runtime.store.put_bytes(buffer.getvalue()).sha256, **new)
+    inspect_model(runtime, model_id)
+    with sessions() as session:
+        model = session.get_one(Model, model_id)
+    assert (model.status, model.error) == ("ready", None)
+    assert model.canonical_sha256 is not None
+    images = torch.randn(2, 3, 32, 32)
+    ours = pt2_reader.load(io.BytesIO(bytes_of(runtime, model.canonical_sha256))).module
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), network(images), rtol=1e-4, atol=1e-5)
 
 
 def bytes_of(runtime: Runtime, sha256: str) -> bytes:

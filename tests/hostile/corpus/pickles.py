@@ -76,6 +76,14 @@ add("pickles", "opcodes written by hand", by_hand, "unsafe_serialization unsuppo
 add("pickles", "white space in front", lambda t: b"\n\n" + pickled(t, 2), "unsupported_format")
 add("pickles", "compressed as joblib does", lambda t: gzip.compress(pickled(t, 4)), "unsupported_format")
 add("pickles", "whole module of torch.save", torch_saved, UNSAFE, filename="model.pt")
+add(
+    "pickles",
+    "whole module of torch.save, said to be weights",
+    torch_saved,
+    UNSAFE,
+    filename="model.pt",
+    fields={"architecture": "resnet18"},
+)
 add("pickles", "whole module of torch.save as .pt2", torch_saved, UNSAFE, filename="model.pt2")
 add("pickles", "whole module of an old torch.save", lambda t: torch_saved(t, zipped=False), UNSAFE)
 add(

@@ -1,9 +1,10 @@
-"""Parquet files whose footers lie."""
+"""Parquet files whose footers lie, or whose rows unfold."""
 
 import struct
 from collections.abc import Callable
 
-from tests.hostile.corpus import add
+from tests.data.making import zip_of
+from tests.hostile.corpus import READY, add
 
 REFUSED = "unsupported_format malformed_dataset resource_limit"
 
@@ -38,3 +39,25 @@ case("a footer with 2^62 rows", lambda: footer(len(MANY_ROWS), MANY_ROWS))
 case("an encrypted footer", lambda: b"PARE" + bytes(100) + struct.pack("<I", 90) + b"PARE")
 case("no closing mark", lambda: b"PAR1" + bytes(1000))
 case("only its mark", lambda: b"PAR1")
+
+
+def unfolding(name: str, made: Callable[[], bytes], codes: str) -> None:
+    add("unfolding tables", name, lambda _: made(), codes, to="datasets", filename="images.parquet")
+
+
+def of_tables(name: str) -> bytes:
+    """One of those that tests/data/tables_that_unfold.py makes; pyarrow is imported when it is sent."""
+    from tests.data import tables_that_unfold
+
+    made: bytes = getattr(tables_that_unfold, name)()
+    return made
+
+
+for _name in ("bomb_of_a_page", "bomb_of_a_dictionary"):
+    unfolding(_name.replace("_", " "), lambda n=_name: of_tables(n), "resource_limit")
+    unfolding(
+        f"{_name.replace('_', ' ')} in a zip",
+        lambda n=_name: zip_of({"train-0.parquet": of_tables(n)}),
+        "resource_limit",
+    )
+unfolding("a type that older readers unpickle", lambda: of_tables("old_python_type"), READY)

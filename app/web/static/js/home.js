@@ -159,7 +159,11 @@ function showBasis() {
   go.textContent = random ? "Train" : "Compress";
 }
 
+// Weights alone: only with the name of their network.
+const isWeights = () => /\.(safetensors|pt|pth)$/i.test(choosers.model.input.files[0]?.name ?? "");
+
 function showChoice() {
+  document.getElementById("architecture-field").hidden = !isWeights();
   const chosen = Boolean(choosers.model.existing.value);
   for (const id of ["input-fields", "sizes-help"]) document.getElementById(id).hidden = chosen;
   document.getElementById("classes-field").hidden = Boolean(choosers.dataset.existing.value);
@@ -201,7 +205,11 @@ function tell(kind, text, done, total) {
 const KINDS = {
   model: {
     path: "/v1/models",
-    fields: () => ({ input: inputBody(form) }),
+    fields: () => {
+      if (!isWeights()) return { input: inputBody(form) };
+      if (!form.architecture.value) throw new FieldError("model", "Choose the network that the weights are of.");
+      return { input: inputBody(form), architecture: form.architecture.value };
+    },
     summary: (model) =>
       `${model.name}: ${count(model.summary.macs)} operations, ${model.summary.compressible} of ${model.summary.layers} layers can become cheaper`,
   },
