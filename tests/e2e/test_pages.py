@@ -1,6 +1,5 @@
 """What holds for every page: it fits, it is quiet, it asks nobody else, and names are only names."""
 
-import re
 from typing import Any
 
 import httpx
@@ -61,22 +60,6 @@ def test_the_interactive_description_of_rest_is_served_by_us(
     page = open_page()
     page.goto(f"{shared_server.url}/docs")
     expect(page.get_by_text("/v1/models").first).to_be_visible(timeout=30_000)
-
-
-def test_the_examples_of_rest_name_the_readers_own_network_and_can_be_sent(
-    open_page: OpenPage, shared_server: Service, finished: dict[str, Any]
-) -> None:
-    newest = {"status": "ready", "limit": 1}
-    model = shared_server.client.get("/v1/models", params=newest).json()["data"][0]["id"]
-    page = open_page()
-    page.goto(f"{shared_server.url}/docs")
-    page.locator("#operations-jobs-create_job_v1_jobs_post .opblock-summary-control").click()
-    page.get_by_role("button", name="Try it out").click()
-    expect(page.locator("textarea.body-param__text")).to_have_value(re.compile(model))
-    with page.expect_response(lambda response: response.request.method == "POST") as answered:
-        page.get_by_role("button", name="Execute").click()
-    assert answered.value.status == 201
-    shared_server.client.post(f"/v1/jobs/{answered.value.json()['id']}/cancel").raise_for_status()
 
 
 def test_the_first_page_is_light(open_page: OpenPage, shared_server: Service) -> None:
