@@ -10,7 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import Internal
+from app.core.errors import Internal, Overloaded, Problem
 from app.core.ids import new_id
 from app.core.problems import BodyTooLarge, problem_response
 from app.core.unit import Services
@@ -31,6 +31,8 @@ _HEADERS: Final = {
 _TLS_ONLY: Final = "max-age=31536000"  # a year: the public URL is https, so browsers need never try http
 _QUIET: Final = frozenset({"/livez", "/readyz", "/metrics"})  # asked every few seconds by machines
 
+_RETRY_SECONDS: Final = "1"  # so many requests are answered within one
+
 log = structlog.get_logger()
 
 
@@ -41,17 +43,24 @@ class Edge:
         self.app = app
         self.services = services
         self.is_streamed = is_streamed  # paths whose bodies are uploads, with limits of their own
+        self._at_work = 0  # changed in the event loop alone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = None if self.is_streamed(scope["path"]) else self.services.settings.max_json_bytes
+        is_upload = self.is_streamed(scope["path"])
+        limit = None if is_upload else self.services.settings.max_json_bytes
+        counts = not (_takes_no_turn(scope) or (is_upload and scope["method"] != "GET"))
         exchange = _Exchange(self.services, limit, scope, receive, send)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=exchange.request_id)
+        self._at_work += counts
         try:
-            await self.app(scope, exchange.receive, exchange.send)
+            if counts and 0 < self.services.settings.max_requests_at_work < self._at_work:
+                await exchange.refuse(_overloaded(self.services.settings.max_requests_at_work))
+            else:
+                await self.app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             log.info("client.gone", method=scope["method"], path=scope["path"])
         except Exception:
@@ -60,6 +69,7 @@ class Edge:
                 raise  # after the first byte only a broken connection can tell
             await exchange.crash()
         finally:
+            self._at_work -= counts
             exchange.finish()
 
 
@@ -111,6 +121,10 @@ class _Exchange:
         problem = Internal(
             "An unexpected error occurred.", hint="The server's log tells more under the request id."
         )
+        await self.refuse(problem)
+
+    async def refuse(self, problem: Problem) -> None:
+        """Answer without asking the application."""
         await problem_response(problem, self.request_id)(self._scope, self._receive, self.send)
 
     def finish(self) -> None:
@@ -132,6 +146,25 @@ class _Exchange:
                 key_id=self._scope["state"].get("key_id"),
                 seconds=round(seconds, 4),
             )
+
+
+def _takes_no_turn(scope: Scope) -> bool:
+    """What must be answered however busy the service is, or lasts for minutes and mostly waits."""
+    path = scope["path"]
+    return (
+        path in _QUIET
+        or path.startswith("/static/")
+        or (path.endswith("/events") and b"text/event-stream" in dict(scope["headers"]).get(b"accept", b""))
+    )
+
+
+def _overloaded(most: int) -> Overloaded:
+    return Overloaded(
+        f"{most:,} requests are at work here, which is the most.",
+        hint="Try again after a second, and more slowly. Nothing of this request was done.",
+        headers={"Retry-After": _RETRY_SECONDS},
+        limit=most,
+    )
 
 
 def _last_bytes(receive: Receive) -> Message | None:

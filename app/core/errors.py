@@ -116,6 +116,10 @@ class RateLimited(Problem):
     code, status, title = "rate_limited", 429, "Too many requests"
 
 
+class Overloaded(Problem):
+    code, status, title = "overloaded", 503, "More requests than can be answered"
+
+
 class Unavailable(Problem):
     code, status, title = "unavailable", 503, "A server behind this service does not answer"
 

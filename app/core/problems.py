@@ -18,6 +18,7 @@ from app.core.errors import (
     MalformedRequest,
     MethodNotAllowed,
     NotFound,
+    Overloaded,
     Problem,
     RateLimited,
     Unauthenticated,
@@ -159,6 +160,7 @@ COMMON: Final[tuple[type[Problem], ...]] = (
     Forbidden,
     RateLimited,
     Internal,
+    Overloaded,
     Unavailable,
 )
 

@@ -87,8 +87,10 @@ def current_owner(request: Request) -> Caller:
     Uses a short session of its own, so that no connection is held while the request waits for a thread.
     """
     services = get_services(request)
-    with services.single_statements() as session:
-        caller = _identify(request, services, session)
+    caller = _recent(request, services)
+    if caller is None:
+        with services.single_statements() as session:
+            caller = _identify(request, services, session)
     request.state.key_id = caller.key_id  # for the log's line
     if caller.by_session:
         refuse_cross_site(request)
@@ -112,14 +114,32 @@ def _count(request: Request, services: Services, caller: Caller) -> None:
         )
 
 
+def _recent(request: Request, services: Services) -> Caller | None:
+    """The caller by a key that was read within the last second; whether it has expired is judged anew."""
+    secret, now = _bearer_secret(request), services.clock.now()
+    key = None if secret is None else services.recent_keys.get(digest_of(services.settings, secret), now)
+    return None if key is None else caller_of(key, services.settings, now, by_session=False)
+
+
+def _bearer_secret(request: Request) -> str | None:
+    """What an Authorization header holds; None without one."""
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    scheme, _, secret = header.partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise _unauthenticated("The Authorization header is not of the form `Bearer <key>`.")
+    return secret.strip()
+
+
 def _identify(request: Request, services: Services, session: Session) -> Caller:
     now = services.clock.now()
-    header = request.headers.get("authorization")
-    if header is not None:
-        scheme, _, secret = header.partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
-            raise _unauthenticated("The Authorization header is not of the form `Bearer <key>`.")
-        key = keys.by_digest(session, digest_of(services.settings, secret.strip()))
+    secret = _bearer_secret(request)
+    if secret is not None:
+        digest = digest_of(services.settings, secret)
+        key = keys.by_digest(session, digest)
+        if key is not None:
+            services.recent_keys.put(digest, key, now)
         refusal, by_session = "This API key is not known.", False
     else:
         key_id = read_session(services.settings, request.cookies.get(COOKIE))

@@ -44,6 +44,13 @@ class Settings(BaseSettings):
 
     # Web
     public_url: str = Field("http://127.0.0.1:8000", description="How browsers reach the service.")
+    web_processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Web processes that `make run` starts on its port; each takes up to a core, 150 MB and "
+        "20 connections to the database.",
+    )
     sign_in_token: SecretStr | None = Field(
         None, description="One-run token of the sign-in link that `make run` prints; unset: no such link."
     )
@@ -64,6 +71,13 @@ class Settings(BaseSettings):
         ge=1,
         le=86_400,
         description="Longest life of one event stream, in seconds; clients resume by themselves.",
+    )
+    max_requests_at_work: int = Field(
+        100,
+        ge=0,
+        description="Requests that one web process answers at once; more are refused with `overloaded` "
+        "instead of waiting. Health, metrics, static files, event streams and uploads count for nothing. "
+        "0 = any number.",
     )
 
     # Limits

@@ -22,6 +22,7 @@ from app.core.metrics import Metrics
 from app.core.queue import Doorbell, TaskName
 from app.core.rate import Meter
 from app.core.settings import Settings
+from app.keys.recent import RecentKeys
 from app.storage.store import Store
 from app.uploads.digests import RunningDigests
 
@@ -42,6 +43,7 @@ class Services:
     metrics: Metrics
     meter: Meter
     clock: Clock
+    recent_keys: RecentKeys = field(default_factory=RecentKeys)
     digests: RunningDigests = field(default_factory=RunningDigests)
 
     @cached_property
@@ -109,6 +111,13 @@ def _forget_ring(sessions: sessionmaker[Session], row: Leased) -> None:
 
 
 @contextmanager
+def reading(services: Services) -> Iterator[Unit]:
+    """A unit that changes nothing, as a GET's: each statement is a transaction of its own."""
+    with services.single_statements() as session:
+        yield Unit(session, services.clock.now())
+
+
+@contextmanager
 def transaction(services: Services) -> Iterator[Unit]:
     """A unit that commits when the block ends well and rolls back when it does not."""
     with services.sessions() as session:
@@ -131,11 +140,15 @@ async def services_of(request: Request) -> Services:
 async def request_unit(request: Request) -> AsyncIterator[Unit]:
     """The request's unit. Opened without a connection: no request holds one while it waits for a thread.
 
+    A GET changes nothing, and READ COMMITTED gives each statement its own view in any case: it needs no BEGIN
+    and no COMMIT, each of which is a trip to the database.
+
     What :func:`transaction` does. A plain endpoint has finished it in its own thread already
     (app/core/routes.py); here is what is left of it after an error, and of async endpoints.
     """
     services = get_services(request)
-    unit = RequestUnit(services.sessions(), services.clock.now(), services=services)
+    sessions = services.single_statements if request.method == "GET" else services.sessions
+    unit = RequestUnit(sessions(), services.clock.now(), services=services)
     try:
         yield unit
     except BaseException:

@@ -51,10 +51,16 @@ class Web:
                 *["--host", self.host, "--port", str(self.port)],
                 # Event streams end when the server stops, not ten minutes later.
                 *["--timeout-graceful-shutdown", "5", "--no-access-log"],
+                *self._several(),
             ],
             log=self.log,
             environment=as_environment(self.settings, os.environ),
         )
+
+    def _several(self) -> list[str]:
+        """One is also what WEB_CONCURRENCY may raise, which uvicorn reads itself."""
+        number = self.settings.web_processes
+        return [] if number == 1 else ["--workers", str(number)]
 
     def is_ready(self) -> bool:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=5)

@@ -15,9 +15,9 @@ from app.core.idempotency import AnswerOnce
 from app.core.ids import is_id
 from app.core.pagination import Limit, Listing, PageQuery, listing, page_query
 from app.core.problems import raises
-from app.core.routes import OneThread
+from app.core.routes import OneThread, written
 from app.core.security import Caller, Reader, Writer
-from app.core.unit import Services, ServicesOf, Unit, UnitOfWork, transaction
+from app.core.unit import Services, ServicesOf, Unit, UnitOfWork, reading
 from app.datasets import service as datasets
 from app.datasets.schemas import show_dataset
 from app.jobs import repository, service
@@ -115,8 +115,8 @@ async def list_events(
     )
 
 
-def _event_page(services: Services, caller: Caller, job_id: str, page: PageQuery) -> Listing[EventOut]:
-    with transaction(services) as unit:
+def _event_page(services: Services, caller: Caller, job_id: str, page: PageQuery) -> Response:
+    with reading(services) as unit:
         job = service.get(unit, caller, job_id)
         rows, has_more = repository.event_page(
             unit.session,
@@ -125,12 +125,12 @@ def _event_page(services: Services, caller: Caller, job_id: str, page: PageQuery
             page.limit,
             newest_first=page.order == "desc",
         )
-        return listing(rows, has_more, show_event)
+        return written(listing(rows, has_more, show_event))
 
 
 def _stream_start(services: Services, caller: Caller, job_id: str, after: str | None) -> int | None:
     """The number after which the stream begins; None when nothing is left to say."""
-    with transaction(services) as unit:
+    with reading(services) as unit:
         job = service.get(unit, caller, job_id)
         seq = event_cursor(unit.session, job.id, after) or 0
         more, _ = repository.event_page(unit.session, job.id, seq, 1, newest_first=False)

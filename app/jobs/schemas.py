@@ -185,13 +185,14 @@ class MetricPoint(Shown):
 
 
 def show_job(job: Job) -> JobOut:
+    options = JobOptions.model_validate(job.options)
     return JobOut.model_validate(
         {
             "id": job.id,
             "name": job.name,
             "model": job.model_id,
             "dataset": job.dataset_id,
-            **JobOptions.model_validate(job.options).model_dump(),
+            **{name: getattr(options, name) for name in JobOptions.model_fields},  # checked just now
             "metadata": job.annotations,
             "status": job.status,
             "stage": job.stage,

@@ -38,11 +38,11 @@ def create(unit: Unit, caller: Caller, request: JobCreate) -> Job:
     quotas.require_jobs(unit.session, caller, 1, unit.now)
     job = draft(new_id("job", unit.now), caller.owner_id, request, options, unit.now)
     unit.session.add(job)
+    unit.ring("worker.run_job", job)  # writes into the row, so before it is written itself
     unit.session.flush()
     log.info("job.created", job_id=job.id, kind=job.kind, model_id=model.id, dataset_id=job.dataset_id)
     unit.session.add(events.first(job.id, unit.now))
     unit.session.flush()
-    unit.ring("worker.run_job", job)
     return job
 
 

@@ -68,9 +68,9 @@ async def _counted(services: Services) -> AsyncIterator[None]:
 
 
 def _look(services: Services, job_id: str, seq: int) -> _Look:
-    """One short transaction, closed before anything is sent. The status is read first: what ended with it
+    """A short session, closed before anything is sent. The status is read first: what ended with it
     is then among the events."""
-    with services.sessions() as session:
+    with services.single_statements() as session:
         ended = repository.has_ended(session, job_id)
         rows = events.after(session, job_id, seq, _BATCH)
         return _Look([show_event(row) for row in rows], over=ended is not False)

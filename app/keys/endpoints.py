@@ -72,13 +72,16 @@ def change_key(key_id: str, body: KeyChange, unit: UnitOfWork, services: Service
     """Rename a key, or change its quotas. They hold from its next request on."""
     key = service.get(unit, caller, key_id)
     service.change(unit, services.settings, caller, key, body)
+    unit.after_commit(services.recent_keys.forget)
     return show_key(key)
 
 
 @router.delete("/{key_id}", status_code=204, response_class=Response, responses=raises(NotFound))
-def revoke_key(key_id: str, unit: UnitOfWork, caller: Admin) -> None:
-    """Revoke a key: it signs nobody in from now on, and its browser sessions end."""
+def revoke_key(key_id: str, unit: UnitOfWork, services: ServicesOf, caller: Admin) -> None:
+    """Revoke a key: it signs nobody in from now on (through other web processes within a second), and its
+    browser sessions end."""
     service.revoke(unit, service.get(unit, caller, key_id))
+    unit.after_commit(services.recent_keys.forget)
 
 
 @usage_router.get("/v1/usage", responses=raises())

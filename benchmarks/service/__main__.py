@@ -45,12 +45,13 @@ from app.jobs.states import JobStatus
 from app.jobs.tables import Job
 from app.keys.tables import ApiKey
 from benchmarks import machine, service_upload
-from benchmarks.service import bare, report, seed
+from benchmarks.service import bare, cost, report, seed
 from benchmarks.service.load import Kind, Plan
 
 RESULTS: Final = Path(__file__).resolve().parents[1] / "results"
 BUSY_JOBS: Final = 10  # that tell one event a second each, as ten workers would
 STARTS: Final = 20
+COST_REQUESTS: Final = 200  # of each kind
 WARM_UP_SECONDS: Final = 5.0
 
 
@@ -69,6 +70,12 @@ class Bench:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.web.port}"
 
+    def web_tree(self) -> list[psutil.Process]:
+        """All processes that answer, and what watches over them."""
+        assert self.web.process is not None
+        process = psutil.Process(self.web.process.pid)
+        return [process, *process.children(recursive=True)]
+
     def client(self) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self.key}"}
         return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=300)
@@ -78,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--rate", type=float, default=200, help="requests a second")
+    parser.add_argument("--web-processes", type=int, default=1)
     parser.add_argument("--queued", type=int, default=1000)
     parser.add_argument("--old", type=int, default=100_000, help="ended jobs in the table")
     parser.add_argument("--streams", type=int, default=50)
@@ -91,6 +99,7 @@ def main() -> None:
             "cores": os.cpu_count(),
             "busy_before": os.getloadavg()[0],
             "asked": {name: value for name, value in vars(arguments).items() if name != "out"},
+            "cost": _cost(bench),
             "load": _load(bench),
             "bare": _bare_load(bench),
             "start": _starts(bench),
@@ -125,6 +134,7 @@ def _begin(arguments: argparse.Namespace, stack: ExitStack) -> Bench:
         max_requests_per_minute=10_000_000,
         max_active_jobs=0,
         max_stored_bytes=0,
+        web_processes=arguments.web_processes,
         torch_threads=1,
         device="cpu",
     )
@@ -145,14 +155,20 @@ def _begin(arguments: argparse.Namespace, stack: ExitStack) -> Bench:
     return Bench(arguments, folder, settings, engine, key, owner_id, model_id, web)
 
 
+def _cost(bench: Bench) -> dict[str, float]:
+    """Of one request of each kind, before anything else goes on."""
+    _say("processor time by kind of request")
+    kinds = _kinds(bench, _ids(bench, JobStatus.SUCCEEDED, 2000), _ids(bench, JobStatus.QUEUED, 1000))
+    return cost.measure(bench.url, bench.key, bench.web_tree(), kinds, COST_REQUESTS)
+
+
 # Load
 
 
 def _load(bench: Bench) -> dict[str, Any]:
     old = _ids(bench, JobStatus.SUCCEEDED, 2000)
     queued = _ids(bench, JobStatus.QUEUED, max(bench.arguments.streams, 1000))
-    assert bench.web.process is not None
-    process = psutil.Process(bench.web.process.pid)
+    processes = bench.web_tree()
     plan = Plan(
         url=bench.url,
         key=bench.key,
@@ -169,11 +185,11 @@ def _load(bench: Bench) -> dict[str, Any]:
 
     def look() -> None:
         next(busy)
-        memory.append(process.memory_info().rss)
+        memory.append(sum(process.memory_info().rss for process in processes))
 
-    cpu_before = sum(process.cpu_times()[:2])
+    cpu_before = cost.seconds_of(processes)
     found = _generate(bench, plan, look)
-    cpu = (sum(process.cpu_times()[:2]) - cpu_before) / (time.monotonic() - started)
+    cpu = (cost.seconds_of(processes) - cpu_before) / (time.monotonic() - started)
     warm = memory[round(WARM_UP_SECONDS) + 2 :] or memory
     return _summary(found) | {
         "cores_of_web": round(cpu, 3),

@@ -20,6 +20,7 @@ def text(figures: Figures) -> str:
             _row("bare Starlette, same rate", bare["all"]),
         ),
         _found(figures),
+        _cost(figures["cost"]),
         _table(
             "from submission to start, idle worker",
             _row(f"a job, over REST (goal {GOAL_START_MS} ms)", start["job"]),
@@ -35,11 +36,16 @@ def _about(figures: Figures) -> str:
     return (
         f"`make bench-service`: {asked['rate']:g} requests a second for {asked['seconds']:g} s, with "
         f"{asked['old']:,} ended and {asked['queued']:,} queued jobs in the table, {asked['streams']} event "
-        "streams open and ten events a second; one web process. Open loop: a latency counts from the moment "
-        "at which the request was to be sent. Web, PostgreSQL (with fsync), Valkey and the generator share "
+        f"streams open and ten events a second; {_processes(asked)}. Open loop: a latency counts from the "
+        "moment at which the request was to be sent. Web, PostgreSQL (with fsync), Valkey and the generator "
+        "share "
         f"{figures['cores']} cores ({machine['processor']}, Python {machine['python']}), which others kept "
         f"busy with a load of {figures['busy_before']:.1f} before."
     )
+
+
+def _processes(asked: Figures) -> str:
+    return "one web process" if asked["web_processes"] == 1 else f"{asked['web_processes']} web processes"
 
 
 def _found(figures: Figures) -> str:
@@ -64,6 +70,12 @@ def _found(figures: Figures) -> str:
     )
     sentences = (errors, resident, events, generator)
     return "\n".join(f"- {sentence.rstrip()}" for sentence in sentences)
+
+
+def _cost(cost: Mapping[str, float]) -> str:
+    rows = [f"| {name} | {milliseconds:.1f} |" for name, milliseconds in cost.items()]
+    head = "| processor time of the web, one request at a time | ms |\n| --- | ---: |"
+    return "\n".join([head, *rows])
 
 
 def _table(what: str, *rows: str) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from app.api.access import routes
 from app.core.security import COOKIE, sign_in_by_token, start_session
 from app.core.unit import Services
+from app.keys import recent
 from app.keys.service import ensure_owner_key
 from app.keys.tables import ApiKey
 from tests.api.conftest import HandClock, _client
@@ -84,6 +85,24 @@ def test_a_revoked_key_signs_nobody_in(app: FastAPI, client: TestClient) -> None
     refused = _client(app, made["key"]).get("/v1/models")
     assert refused.status_code == 401
     assert "revoked" in refused.json()["detail"]
+
+
+def test_a_key_that_was_just_used_ends_with_its_revocation(app: FastAPI, client: TestClient) -> None:
+    made = client.post("/v1/keys", json={"name": "ci", "scopes": []}).json()
+    assert _client(app, made["key"]).get("/v1/models").status_code == 200
+    assert client.delete(f"/v1/keys/{made['id']}").status_code == 204
+    assert _client(app, made["key"]).get("/v1/models").status_code == 401
+
+
+def test_a_key_revoked_by_another_process_ends_within_a_second(
+    app: FastAPI, client: TestClient, services: Services, clock: HandClock
+) -> None:
+    made = client.post("/v1/keys", json={"name": "ci", "scopes": []}).json()
+    assert _client(app, made["key"]).get("/v1/models").status_code == 200
+    with services.sessions.begin() as session:
+        session.get_one(ApiKey, made["id"]).revoked_at = clock.now()
+    clock.advance(seconds=recent.KEPT.total_seconds())
+    assert _client(app, made["key"]).get("/v1/models").status_code == 401
 
 
 def test_the_owner_key_is_made_once_and_can_be_renewed(
