@@ -9,6 +9,7 @@ from pydantic import Field
 from app.core.errors import UnsafeSerialization, UnsupportedFormat
 from app.core.pagination import Listing
 from app.core.problems import invalid, raises
+from app.core.routes import OneThread
 from app.core.schemas import Shown
 from app.core.security import Reader
 from app.models.sniff import EXPORT, Format
@@ -93,7 +94,7 @@ class ArchitectureOut(Shown):
     heads: list[str] = Field(description="Key of the last matrix, one of these; it tells the classes.")
 
 
-router = APIRouter(prefix=ADDRESS, tags=["models"])
+router = APIRouter(prefix=ADDRESS, tags=["models"], route_class=OneThread)
 
 
 @router.get("", responses=raises())
