@@ -11,4 +11,4 @@ if [ "$status" != 0 ]; then marks="$marks and not browser"; fi
 
 # One computing thread each: two test processes with two threads each only get into each other's way.
 export OMP_NUM_THREADS=1
-exec timeout --kill-after=30 1500 .venv/bin/python -m pytest -q -n 2 --dist loadfile -m "$marks" "$@"
+exec timeout --kill-after=30 1500 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=25 -m "$marks" "$@"

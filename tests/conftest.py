@@ -23,6 +23,18 @@ from tests.support.servers import OwnedServers, Servers
 from tests.support.service import Service, running_service
 
 _OWNED = pytest.StashKey[OwnedServers]()
+# Files that run real services for long come first: at the end they would keep one test process waiting alone.
+_FIRST = ("e2e", "faults", "client", "hostile", "run", "docs", "storage", "worker", "uploads")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+
+    def turn(item: pytest.Item) -> int:
+        folder = item.path.relative_to(root).parts[0]
+        return _FIRST.index(folder) if folder in _FIRST else len(_FIRST)
+
+    items.sort(key=turn)
 
 
 def _started_servers(config: pytest.Config) -> Servers:

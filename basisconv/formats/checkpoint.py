@@ -6,6 +6,7 @@ torch's reader of weights builds tensors and plain containers only; it is used i
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from basisconv.errors import MethodError
+from basisconv.formats.names import quoted
 from basisconv.formats.stored import State, read_safetensors
 
 # What training scripts put around the weights, and before their names.
@@ -44,17 +46,20 @@ def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split("\n", 1)[0].split())[:200]
+        asked = re.search(
+            r"GLOBAL ([\w.]+)", str(error)
+        )  # the rest of torch's text advises to trust the file
+        what = f" (it asks for {quoted(asked[1])})" if asked else ""
         raise MethodError(
             "unsafe_serialization",
-            f"The file holds more than weights, in a pickle, which can run any code: {reason}",
+            f"The file holds more than weights, in a pickle, which can run any code{what}.",
             hint=_ALONE,
         ) from error
     except MemoryError:
         raise
     except Exception as error:  # its readers raise nearly anything on damaged files
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise _malformed(f"The file cannot be read as weights: {reason}") from error
+        reason = quoted(" ".join(str(error).split()) or type(error).__name__, 200)
+        raise _malformed(f"The file cannot be read as weights: {reason}.") from error
 
 
 def _unwrapped(found: Any) -> State:

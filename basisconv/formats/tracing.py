@@ -68,7 +68,14 @@ class _Recorder(fx.Interpreter):
         except TooMuch as error:
             raise refusal(self._names.get(n, n.name), _kind(n), error) from error
         except Exception as error:
-            raise _cannot_run(self._names.get(n, n.name), n, error) from error
+            name = self._names.get(n, n.name)
+            if any(
+                sign in str(error) for sign in _MEMORY
+            ):  # whether a file or a job is at fault, others know
+                raise MemoryError(
+                    f"the node {quoted(name)} ({_kind(n) or n.op}) does not fit in it"
+                ) from error
+            raise _cannot_run(name, n, error) from error
         if isinstance(result, Tensor):
             self.trace.shapes[n] = tuple(result.shape)
             if n in self._shape_only and result.numel() <= SMALL:
@@ -82,8 +89,6 @@ def _kind(node: fx.Node) -> str:
 
 def _cannot_run(name: str, node: fx.Node, error: Exception) -> MethodError:
     text = str(error)
-    if any(sign in text for sign in _MEMORY):
-        return refusal(name, _kind(node), TooMuch("needs more memory than there is"))
     # torch adds what was tried in its own source, and whence it was called
     said = text.split("Exception raised from", 1)[0].split("\n\n", 1)[0]
     reason = shortened(" ".join(said.split()), 300)

@@ -67,6 +67,7 @@ def test_an_upload_goes_on_where_a_killed_client_left_off(web: WebService, tmp_p
     assert told[0] > BYTES / 4
 
 
+@pytest.mark.slow
 def test_following_goes_on_when_a_killed_server_comes_back(server: Service) -> None:
     killed = False
     with Client(server.url, server.key) as client:

@@ -11,6 +11,7 @@ from tests.docs.sending import Sender, request_bodies
 from tests.support.service import Service
 
 PAGES = [page for page in all_pages() if steps(page)]
+LONG = ROOT / "docs" / "reference" / "rest.md"  # a call of every operation; the tests of REST have them too
 SLOW = [page for page in all_pages() if len(steps(page, slow=True)) > len(steps(page))]
 
 
@@ -20,7 +21,11 @@ def reader(shared_server: Service, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page == LONG else ()) for page in PAGES],
+    ids=[str(page.relative_to(ROOT)) for page in PAGES],
+)
 def test_a_reader_who_pastes_the_examples_gets_what_the_page_says(page: Path, reader: Reader) -> None:
     reader.follow(page)
 

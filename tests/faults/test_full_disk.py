@@ -67,6 +67,7 @@ def test_a_full_disk_is_told_from_one_with_room(small_disk: Path) -> None:
     assert has_no_room(small_disk)
 
 
+@pytest.mark.slow
 def test_a_job_outlives_a_disk_that_is_full_for_a_while(
     bench: Bench, worker_process: StartWorker, small_disk: Path, faults_table: Table, settings: Settings
 ) -> None:

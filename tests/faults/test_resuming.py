@@ -59,7 +59,7 @@ def stop_worker(worker: Worker) -> None:
 
 @pytest.mark.parametrize(
     ("interrupt", "attempts"),
-    [(kill_child, 2), (kill_worker, 2), (stop_worker, 1)],
+    [pytest.param(kill_child, 2, marks=pytest.mark.slow), (kill_worker, 2), (stop_worker, 1)],
     ids=["child", "worker", "stop"],
 )
 def test_an_interrupted_fine_tune_ends_at_the_same_bits_as_one_that_was_not(
@@ -88,6 +88,7 @@ def test_an_interrupted_fine_tune_ends_at_the_same_bits_as_one_that_was_not(
     wait_until(lambda: not [path for path in scratch.iterdir() if path.is_dir()], 10)
 
 
+@pytest.mark.slow
 def test_rolling_deploys_cost_no_step_and_no_attempt(
     bench: Bench, worker_process: StartWorker, settings: Settings
 ) -> None:

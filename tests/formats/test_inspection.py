@@ -132,10 +132,24 @@ def test_a_name_that_lies_about_the_format_is_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
-def test_a_whole_module_pickle_is_unsafe_under_either_name(kind: str, tmp_path: Path) -> None:
+def test_a_whole_module_pickle_is_no_network_under_either_name(kind: str, tmp_path: Path) -> None:
     torch.save(small(), tmp_path / "m.pt")
-    with pytest.raises(UnsafeSerialization):
+    with pytest.raises(UnsupportedFormat, match="is weights"):
         inspect(tmp_path, (tmp_path / "m.pt").read_bytes(), kind)
+
+
+def test_a_whole_module_pickle_is_unsafe_as_weights(tmp_path: Path) -> None:
+    torch.save(small(), tmp_path / "upload")
+    task = {
+        "task": "inspect_model",
+        "file": "upload",
+        "format": "weights",
+        "architecture": "resnet18",
+        "canonical": "canonical",
+    }
+    with pytest.raises(UnsafeSerialization, match=r"can run any code \(it asks for") as refused:
+        inspect_model(task, tmp_path, print)
+    assert "state_dict" in str(refused.value.hint)
 
 
 def test_damage_is_told_with_its_layer(tmp_path: Path) -> None:

@@ -177,7 +177,9 @@ def test_a_run_that_is_killed_takes_everything_along_and_can_start_again(start: 
     start(port=run.port).wait_ready()
 
 
-@pytest.mark.parametrize(("how", "attempts"), [(signal.SIGTERM, 1), (signal.SIGKILL, 2)])
+@pytest.mark.parametrize(
+    ("how", "attempts"), [(signal.SIGTERM, 1), pytest.param(signal.SIGKILL, 2, marks=pytest.mark.slow)]
+)
 def test_a_job_interrupted_by_the_end_of_the_run_goes_on_in_the_next(
     start: Callable[..., Run], how: signal.Signals, attempts: int
 ) -> None:
