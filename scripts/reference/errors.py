@@ -40,6 +40,7 @@ TOLD: dict[str, tuple[str, str, str]] = {
     "rate_limited": (REQUEST, "The key sent too many requests in a minute.", "Wait as long as `Retry-After` says."),
     "range_not_satisfiable": (REQUEST, "The file has no such bytes.", "Ask for a part within its size, or for the whole."),
     "unavailable": (REQUEST, "PostgreSQL, the broker or the storage does not answer.", "Try again after `Retry-After` seconds; `GET /readyz` says what is wrong."),
+    "overloaded": (REQUEST, "More requests are at work at once than this server takes (`BASISCONV_MAX_REQUESTS_AT_WORK`).", "Try again after `Retry-After` seconds; nothing of the request was done."),
     "offset_mismatch": (TUS, "The part begins at another byte than the server has reached.", "Ask with HEAD and go on from `Upload-Offset`; tus clients do."),
     "upload_locked": (TUS, "Another request is writing to this upload.", "Wait until it ends, then ask with HEAD."),
     "checksum_mismatch": (TUS, "Bytes were changed on their way, or the file is another than announced.", "Send the part again; look whether the file has changed."),
