@@ -3,7 +3,7 @@
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup run demo test test-faults test-client test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc client-docs reference test-docs \
+.PHONY: help setup run demo test test-faults test-networks test-client test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc client-docs reference test-docs \
 	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-service bench-batch bench-room bench-finetune bench-latency pictures clean
 
 help: ## this list
@@ -24,11 +24,14 @@ test: setup ## all tests, in under 15 minutes on 2 cores; ARGS go to pytest
 test-faults: setup ## kill everything in every stage of a job; writes benchmarks/results/faults.md
 	@rm -rf build/faults
 	BASISCONV_FAULTS_TABLE=build/faults OMP_NUM_THREADS=1 timeout --kill-after=30 1800 \
-		$(BIN)/python -m pytest -q -n 2 tests/faults tests/run $(ARGS)
+		$(BIN)/python -m pytest -q -n 2 tests/faults tests/run tests/e2e/test_main_path.py $(ARGS)
 	$(BIN)/python -m tests.faults.rig.table build/faults benchmarks/results/faults
 
 test-big-upload: setup ## 4 GB both ways through the web process: its peak memory, and how others are served meanwhile
 	@exec timeout --kill-after=30 3000 $(BIN)/python -m pytest -q -s -m slow tests/uploads/test_large.py $(ARGS)
+
+test-networks: setup ## the method on the trained networks of the shared data, and more architectures of Hugging Face
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/method tests/formats $(ARGS)
 
 test-client: setup ## the client's wheel in an empty environment: no torch, the quick start of its README
 	@exec timeout --kill-after=30 900 $(BIN)/python -m pytest -q -m slow tests/client $(ARGS)

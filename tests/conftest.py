@@ -24,7 +24,9 @@ from tests.support.service import Service, running_service
 
 _OWNED = pytest.StashKey[OwnedServers]()
 # Files that run real services for long come first: at the end they would keep one test process waiting alone.
-_FIRST = ("e2e", "faults", "client", "hostile", "run", "docs", "storage", "worker", "uploads")
+# Those of the browser come last: Playwright leaves an event loop behind, beside which asyncio.run() refuses.
+_FIRST = ("faults", "client", "hostile", "run", "docs", "storage", "worker", "uploads")
+_LAST = "e2e"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def turn(item: pytest.Item) -> int:
         folder = item.path.relative_to(root).parts[0]
-        return _FIRST.index(folder) if folder in _FIRST else len(_FIRST)
+        return _FIRST.index(folder) if folder in _FIRST else len(_FIRST) + (folder == _LAST)
 
     items.sort(key=turn)
 

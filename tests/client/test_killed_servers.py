@@ -31,6 +31,7 @@ def kill_for_a_moment(web: Web) -> None:
     web.start()
 
 
+@pytest.mark.slow
 def test_an_upload_goes_on_where_a_killed_server_left_off(web: WebService, tmp_path: Path) -> None:
     file = tmp_path / "net.onnx"
     file.write_bytes(network(BYTES))

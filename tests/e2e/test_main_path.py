@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -266,6 +267,7 @@ def test_a_running_job_is_cancelled_from_its_page(open_page: OpenPage, shared_se
     expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_the_page_goes_on_by_itself_after_the_web_process_was_restarted(
     open_page: OpenPage, shared_server: Service
 ) -> None:

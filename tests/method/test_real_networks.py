@@ -38,6 +38,7 @@ def test_seventy_percent_of_a_resnets_operations_cost_under_two_points_and_weigh
     assert found["weights"] < found["activations"] - 0.1
 
 
+@pytest.mark.slow
 def test_without_any_image_a_resnet_keeps_nearly_all_its_answers_and_weights_lose_a_quarter():
     name = "cifar10_resnet20_a"
     network, input_ = load(name), normalisation(name)

@@ -164,6 +164,7 @@ def _cli(var: Path, *arguments: str | Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_runs_jobs_keys_and_files_are_there_in_a_new_folder(
     start: Callable[[Path], Run], tmp_path: Path
 ) -> None:
