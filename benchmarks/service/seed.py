@@ -8,57 +8,21 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from app.core.ids import new_id
 from app.jobs.states import JobStatus
+from tests.api import seeds
 
 LAYERS: Final = 20  # as ResNet-20
 EVENTS: Final = 12  # of each old job
-INPUT: Final = {
-    "shape": [3, 32, 32],
-    "scale": 255,
-    "mean": [0.0, 0.0, 0.0],
-    "std": [1.0, 1.0, 1.0],
-    "layout": "NCHW",
-    "resize": None,
-    "crop": None,
-    "interpolation": "bilinear",
-}
-_FIGURES: Final = {
-    "accuracy": 0.91,
-    "agreement": 0.97,
-    "macs": 40_551_040,
-    "params": 269_722,
-    "learnable_params": 269_722,
-    "bytes": 1_096_000,
-    "latency_ms": {"batch_1": 1.5, "batch_32": 30.0},
-}
 
 
 def layers() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": f"layer{number}.conv",
-            "kind": "conv2d",
-            "in_channels": 16,
-            "out_channels": 16,
-            "kernel_size": [3, 3],
-            "stride": [1, 1],
-            "groups": 1,
-            "output_size": [32, 32],
-            "macs": 2_359_296,
-            "params": 2304,
-            "max_rank": 16,
-            "break_even_rank": 14,
-            "compressible": True,
-            "reason": None,
-        }
-        for number in range(LAYERS)
-    ]
+    return [seeds.LAYERS[0] | {"name": f"layer{number}.conv"} for number in range(LAYERS)]
 
 
 def result() -> dict[str, Any]:
     return {
-        "original": _FIGURES,
-        "truncated": _FIGURES | {"bytes": None, "latency_ms": None},
-        "compressed": _FIGURES,
+        "original": seeds.FIGURES,
+        "truncated": seeds.FIGURES | {"bytes": None} | seeds.UNTIMED,
+        "compressed": seeds.FIGURES,
         "target_met": True,
         "device": "cpu",
         "seconds": {"calibrate": 1.5, "decompose": 20.0, "evaluate": 3.0, "export": 1.0, "verify": 4.0},
@@ -83,7 +47,7 @@ def seed_model(engine: Engine, owner_id: str) -> str:
         "owner": owner_id,
         "now": now,
         "sha": "a" * 64,
-        "input": INPUT,
+        "input": seeds.INPUT,
         "summary": {
             "macs": 40_551_040,
             "params": 269_722,
