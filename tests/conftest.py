@@ -20,13 +20,14 @@ from app.embedded.children import wait_ready
 from app.embedded.processes import Worker
 from tests.support.s3 import S3Server
 from tests.support.servers import OwnedServers, Servers
-from tests.support.service import Service, running_service
+from tests.support.service import Service, another_owner, running_service
 
 _OWNED = pytest.StashKey[OwnedServers]()
-# Files that run real services for long come first: at the end they would keep one test process waiting alone.
-# Those of the browser come last: Playwright leaves an event loop behind, beside which asyncio.run() refuses.
-_FIRST = ("faults", "client", "hostile", "run", "docs", "storage", "worker", "uploads")
-_LAST = "e2e"
+# Files that run services of their own for long come first: at the end they would keep one process waiting
+# alone. Those that share the lasting server come last, so that it is not there before; of them those of the
+# browser, for Playwright leaves an event loop behind, beside which asyncio.run() refuses.
+_FIRST = ("hostile", "faults", "run", "storage", "worker", "uploads")
+_LAST = ("docs", "client", "e2e")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,7 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def turn(item: pytest.Item) -> int:
         folder = item.path.relative_to(root).parts[0]
-        return _FIRST.index(folder) if folder in _FIRST else len(_FIRST) + (folder == _LAST)
+        if folder in _FIRST:
+            return _FIRST.index(folder) - len(_FIRST)
+        return _LAST.index(folder) + 1 if folder in _LAST else 0
 
     items.sort(key=turn)
 
@@ -156,15 +159,25 @@ def server(servers: Servers, process_number: int, tmp_path: Path, broker_url: st
     yield from _service(servers, f"server_{process_number}", broker_url, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def shared_server(
+@pytest.fixture(scope="session")
+def lasting_server(
     servers: Servers, process_number: int, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """The same for all tests of a module, which then see each other's models and jobs."""
+    """The same for all modules of this test process that ask for it: to start one takes a quarter minute."""
     # Valkey has 16 databases; the lower ones belong to `broker_url`.
     broker_url = servers.broker_url(8 + process_number)
-    folder = tmp_path_factory.mktemp("shared-server")
-    yield from _service(servers, f"shared_server_{process_number}", broker_url, folder)
+    folder = tmp_path_factory.mktemp("lasting-server")
+    yield from _service(servers, f"lasting_server_{process_number}", broker_url, folder)
+
+
+@pytest.fixture(scope="module")
+def shared_server(lasting_server: Service) -> Iterator[Service]:
+    """The lasting server for an owner of the module's own, whose tests see each other's models and jobs.
+
+    What a test stops or kills of the service it starts again.
+    """
+    with another_owner(lasting_server) as service:
+        yield service
 
 
 def make_settings(database_url: str, broker_url: str, var_dir: Path, **changed: Any) -> Settings:

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
+from tests.e2e.conftest import sign_in
 from tests.support.service import Service
 
 # Loaded from localhost, which is another site than 127.0.0.1.
@@ -60,8 +61,8 @@ def evil(shared_server: Service) -> Iterator[str]:
 def victim(browser: Browser, shared_server: Service) -> Iterator[BrowserContext]:
     """A browser whose user is signed in here."""
     context = browser.new_context()
+    sign_in(context, shared_server)
     page = context.new_page()
-    page.goto(shared_server.sign_in_url)
     assert page.goto(f"{shared_server.url}/jobs").status == 200  # type: ignore[union-attr]
     yield context
     context.close()
