@@ -1,6 +1,6 @@
 """The pages of batches: a form for new ones, a list, and one page each with what came of it."""
 
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, RedirectResponse
@@ -20,9 +20,9 @@ from app.models import repository as models
 from app.models.schemas import show_model
 from app.web import batch_view, job_view, queries
 from app.web.rendering import render
+from app.web.shown import Document, pager, plain
 
 router = APIRouter(include_in_schema=False, route_class=OneThread)
-Document = dict[str, Any]
 CHOICES: Final = 100  # networks and data sets in the form; older ones can be named in a file
 POINTS: Final = 5_000
 
@@ -32,7 +32,7 @@ def batch_list(services: ServicesOf, unit: UnitOfWork, caller: Reader, after: st
     owner, session = caller.owner_id, unit.session
     page, has_more = repository.page_of(session, owner, PageQuery(after=after))
     counts = repository.counts(session, [row.id for row in page])
-    rows = [batch_view.summary(_plain(show_batch(row, counts[row.id]))) for row in page]
+    rows = [batch_view.summary(plain(show_batch(row, counts[row.id]))) for row in page]
     ready_models, _ = models.page_of(session, owner, PageQuery(limit=CHOICES), "ready")
     ready_data, _ = datasets.page_of(session, owner, PageQuery(limit=CHOICES), "ready")
     return render(
@@ -40,11 +40,11 @@ def batch_list(services: ServicesOf, unit: UnitOfWork, caller: Reader, after: st
         here="/batches",
         batches=rows,
         busy=any(row["active"] for row in rows),
-        models=[_plain(show_model(row)) for row in ready_models],
-        datasets=[_plain(show_dataset(row)) for row in ready_data],
+        models=[plain(show_model(row)) for row in ready_models],
+        datasets=[plain(show_dataset(row)) for row in ready_data],
         limits={"bytes": services.settings.max_batch_bytes, "jobs": services.settings.max_batch_jobs},
         may_write=caller.may("write"),
-        **_pager("/batches", rows, has_more, after),
+        **pager("/batches", rows, has_more, after),
     )
 
 
@@ -55,14 +55,14 @@ def batch_page(batch_id: str, unit: UnitOfWork, caller: Reader, after: str | Non
         unit.session, caller.owner_id, PageQuery(after=after, order="asc"), batch=batch.id
     )
     names = queries.model_names(unit.session, {row.model_id for row in page})
-    rows = [job_view.summary(_plain(show_job(row)), names.get(row.model_id)) for row in page]
+    rows = [job_view.summary(plain(show_job(row)), names.get(row.model_id)) for row in page]
     return render(
         "batch.html",
         here="/batches",
         batch=_summary(unit, batch),
         jobs=rows,
         may_write=caller.may("write"),
-        **_pager(f"/batches/{batch.id}", rows, has_more, after),
+        **pager(f"/batches/{batch.id}", rows, has_more, after),
     )
 
 
@@ -89,17 +89,4 @@ def delete_batch(batch_id: str, services: ServicesOf, unit: UnitOfWork, caller: 
 
 def _summary(unit: Unit, batch: Batch) -> Document:
     counts = repository.counts(unit.session, [batch.id])[batch.id]
-    return batch_view.summary(_plain(show_batch(batch, counts)))
-
-
-def _plain(shown: Any) -> Document:
-    document: Document = shown.model_dump(mode="json")
-    return document
-
-
-def _pager(path: str, rows: list[Document], has_more: bool, after: str | None) -> dict[str, Any]:
-    return {
-        "this_url": f"{path}?after={after}" if after else path,
-        "more_url": f"{path}?after={rows[-1]['id']}" if has_more else None,
-        "first_url": path if after else None,
-    }
+    return batch_view.summary(plain(show_batch(batch, counts)))

@@ -30,9 +30,9 @@ from app.models.architectures import KNOWN
 from app.models.schemas import show_model
 from app.web import compare, example, job_view, queries, result_view, wording
 from app.web.rendering import STATIC, render
+from app.web.shown import Document, pager, plain
 
 router = APIRouter(include_in_schema=False, route_class=OneThread)
-Document = dict[str, Any]
 
 _RECENT: Final = 6
 _CHOICES: Final = 50  # models and data sets in the form's lists; older ones have their own pages
@@ -60,7 +60,7 @@ def home(
     caller = security.holding(security.current_owner(request), "read")
     if not job:
         return _form(services, unit, caller, Choice(model, dataset))
-    again = _plain(show_job(job_service.get(unit, caller, job)))
+    again = plain(show_job(job_service.get(unit, caller, job)))
     return _form(services, unit, caller, Choice(again["model"], again["dataset"] or "", again))
 
 
@@ -120,7 +120,7 @@ def _choices(unit: Unit, caller: Caller, repository: Any, chosen: str, show: Any
     if chosen and all(row.id != chosen for row in rows):
         older = repository.find(unit.session, caller.owner_id, chosen)
         rows = [*rows, *([older] if older is not None and older.status == "ready" else [])]
-    return [_plain(show(row)) for row in rows]
+    return [plain(show(row)) for row in rows]
 
 
 @router.post("/example")
@@ -136,13 +136,13 @@ async def send_example(request: Request, services: ServicesOf, caller: Writer) -
 def job_list(unit: UnitOfWork, caller: Reader, after: str | None = None) -> Response:
     rows, has_more = _job_page(unit, caller, PageQuery(after=after))
     busy = any(job["active"] for job in rows)
-    return render("jobs.html", here="/jobs", jobs=rows, busy=busy, **_pager("/jobs", rows, has_more, after))
+    return render("jobs.html", here="/jobs", jobs=rows, busy=busy, **pager("/jobs", rows, has_more, after))
 
 
 @router.get("/jobs/{job_id}")
 def job_page(job_id: str, services: ServicesOf, unit: UnitOfWork, caller: Reader) -> Response:
     row = job_service.get(unit, caller, job_id)
-    document = _plain(show_job(row))
+    document = plain(show_job(row))
     model = model_service.get(unit, caller, row.model_id)
     dataset = None if row.dataset_id is None else dataset_service.get(unit, caller, row.dataset_id)
     events, last_event = queries.course(unit.session, row.id)
@@ -152,12 +152,12 @@ def job_page(job_id: str, services: ServicesOf, unit: UnitOfWork, caller: Reader
         "job.html",
         here="/jobs",
         job=job_view.summary(document, model.name),
-        model=_plain(show_model(model)),
-        dataset=None if dataset is None else _plain(show_dataset(dataset)),
+        model=plain(show_model(model)),
+        dataset=None if dataset is None else plain(show_dataset(dataset)),
         stages=job_view.stages(document, events),
         last_event=last_event,
         result=None if result is None else result_view.show(document, model.layers or []),
-        files=job_view.files([_plain(show_artifact(artifact)) for artifact in made], result),
+        files=job_view.files([plain(show_artifact(artifact)) for artifact in made], result),
         has_curves=queries.has_curves(unit.session, row.id),
         request_text=job_view.request_text(services.settings.public_url, document),
     )
@@ -173,9 +173,9 @@ def cancel_job(job_id: str, services: ServicesOf, unit: UnitOfWork, caller: Writ
 @router.get("/models")
 def model_list(unit: UnitOfWork, caller: Reader, after: str | None = None) -> Response:
     page, has_more = models.page_of(unit.session, caller.owner_id, PageQuery(after=after))
-    rows = [_plain(show_model(row)) for row in page]
-    pager = _pager("/models", rows, has_more, after)
-    return render("models.html", here="/models", models=rows, busy=_inspecting(rows), **pager)
+    rows = [plain(show_model(row)) for row in page]
+    links = pager("/models", rows, has_more, after)
+    return render("models.html", here="/models", models=rows, busy=_inspecting(rows), **links)
 
 
 @router.get("/models/{model_id}")
@@ -184,7 +184,7 @@ def model_page(model_id: str, unit: UnitOfWork, caller: Reader) -> Response:
     layers = row.layers or []
     macs, params = ([layer[unit_] for layer in layers] for unit_ in ("macs", "params"))
     ready_data, _ = datasets.page_of(unit.session, caller.owner_id, PageQuery(limit=_CHOICES), "ready")
-    model, data = _plain(show_model(row)), [_plain(show_dataset(one)) for one in ready_data]
+    model, data = plain(show_model(row)), [plain(show_dataset(one)) for one in ready_data]
     able = row.status == "ready" and any(layer["compressible"] for layer in layers)
     return render(
         "model.html",
@@ -207,7 +207,7 @@ def compare_model(model_id: str, unit: UnitOfWork, caller: Reader) -> Response:
     """All finished runs of one network."""
     model = model_service.get(unit, caller, model_id)
     runs = queries.finished_runs(unit.session, caller.owner_id, model.id, _COMPARED + 1)
-    return _comparison(unit, runs[:_COMPARED], model=_plain(show_model(model)), more=len(runs) > _COMPARED)
+    return _comparison(unit, runs[:_COMPARED], model=plain(show_model(model)), more=len(runs) > _COMPARED)
 
 
 @router.get("/compare")
@@ -219,12 +219,12 @@ def compare_jobs(
     runs = [row for row in rows if row.result is not None]
     models_of = {row.model_id for row in runs}
     one = model_service.get(unit, caller, models_of.pop()) if len(models_of) == 1 else None
-    return _comparison(unit, runs, model=None if one is None else _plain(show_model(one)), more=False)
+    return _comparison(unit, runs, model=None if one is None else plain(show_model(one)), more=False)
 
 
 def _comparison(unit: Unit, runs: Sequence[Job], *, model: Document | None, more: bool) -> Response:
     names = queries.model_names(unit.session, {run.model_id for run in runs})
-    documents = [_plain(show_job(run)) for run in runs]
+    documents = [plain(show_job(run)) for run in runs]
     return render(
         "compare.html",
         here="/models" if model else "/jobs",
@@ -246,9 +246,9 @@ def _fits(dataset: Document, model: Document) -> bool:
 @router.get("/datasets")
 def dataset_list(unit: UnitOfWork, caller: Reader, after: str | None = None) -> Response:
     page, has_more = datasets.page_of(unit.session, caller.owner_id, PageQuery(after=after))
-    rows = [_plain(show_dataset(row)) for row in page]
-    pager = _pager("/datasets", rows, has_more, after)
-    return render("datasets.html", here="/datasets", datasets=rows, busy=_inspecting(rows), **pager)
+    rows = [plain(show_dataset(row)) for row in page]
+    links = pager("/datasets", rows, has_more, after)
+    return render("datasets.html", here="/datasets", datasets=rows, busy=_inspecting(rows), **links)
 
 
 @router.get("/docs", dependencies=[OPEN])
@@ -298,22 +298,8 @@ def problem_page(request: Request, problem: Problem, request_id: str | None) -> 
 def _job_page(unit: Unit, caller: Caller, page: PageQuery) -> tuple[list[Document], bool]:
     rows, has_more = jobs.page_of(unit.session, caller.owner_id, page)
     names = queries.model_names(unit.session, {row.model_id for row in rows})
-    return [job_view.summary(_plain(show_job(row)), names.get(row.model_id)) for row in rows], has_more
-
-
-def _plain(shown: Any) -> Document:
-    """As JSON has it: what the templates and REST's clients see is the same."""
-    document: Document = shown.model_dump(mode="json")
-    return document
+    return [job_view.summary(plain(show_job(row)), names.get(row.model_id)) for row in rows], has_more
 
 
 def _inspecting(rows: list[Document]) -> bool:
     return any(row["status"] == "inspecting" for row in rows)
-
-
-def _pager(path: str, rows: list[Document], has_more: bool, after: str | None) -> dict[str, Any]:
-    return {
-        "this_url": f"{path}?after={after}" if after else path,
-        "more_url": f"{path}?after={rows[-1]['id']}" if has_more else None,
-        "first_url": path if after else None,
-    }

@@ -1,6 +1,6 @@
 """The page of webhooks: what there is, what was sent, and a form for another one. It needs no scripts."""
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request, Response
@@ -15,11 +15,11 @@ from app.core.routes import OneThread
 from app.core.security import Caller, Reader, Writer
 from app.core.unit import Services, ServicesOf, Unit, UnitOfWork, transaction
 from app.web.rendering import render
+from app.web.shown import Document, plain
 from app.webhooks import repository, service, signing
 from app.webhooks.schemas import WebhookCreate, show_message, show_webhook
 
 router = APIRouter(include_in_schema=False, route_class=OneThread)
-Document = dict[str, Any]
 SENT: Final = 5  # of each webhook's messages
 EVENTS: Final = {
     "job.succeeded": "a job finished",
@@ -84,8 +84,8 @@ def _page(
     hooks = []
     for row in rows:
         sent, _ = repository.messages(unit.session, row.id, PageQuery(limit=SENT))
-        messages = [show_message(one).model_dump(mode="json") for one in sent]
-        hooks.append(show_webhook(row).model_dump(mode="json") | {"messages": messages})
+        messages = [plain(show_message(one)) for one in sent]
+        hooks.append(plain(show_webhook(row)) | {"messages": messages})
     recent = [one for hook in hooks for one in hook["messages"]]
     return render(
         "webhooks.html",
