@@ -20,7 +20,7 @@ from app.webhooks.sender import WAITS, Sender
 from app.webhooks.tables import Webhook, WebhookMessage
 from tests.api.conftest import HandClock
 from tests.api.seeds import RESULT, add_model, add_webhook
-from tests.api.test_batches import body, end, jobs_of, post
+from tests.api.sent_batches import body, end, jobs_of, post
 from tests.support.receiver import Receiver, receiving
 
 ALL = ["job.succeeded", "job.failed", "job.cancelled", "batch.completed"]
