@@ -5,13 +5,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
 
-from basisconv_client import downloading, following, profile, uploading, wishes
-from basisconv_client.errors import JobFailed, PlanFailed, Rejected
+from basisconv_client import downloading, following, profile, sources, uploading, wishes
+from basisconv_client.errors import JobFailed, PlanFailed
 from basisconv_client.resources import (
     Artifact,
     Batch,
@@ -25,16 +25,12 @@ from basisconv_client.resources import (
     Point,
     Resource,
 )
+from basisconv_client.sources import id_of
 from basisconv_client.transport import Patience, Query, Transport, json_of, new_key
-from basisconv_client.uploading import NoResumableUploads, Progress
+from basisconv_client.uploading import Progress
 from basisconv_client.wishes import CompressionWishes, InputWishes, Wishes
 
 R = TypeVar("R", bound=Resource)
-U = TypeVar("U", Model, Dataset)
-
-_PAGE: Final = 100
-_MOST_PAGES: Final = 20  # looked through for the same file, on a server that cannot search
-_AS_IT_CAME: Final = {"scale": 255.0, "resize": None, "crop": None, "interpolation": "bilinear"}
 
 
 def _silent(done: int, total: int) -> None:
@@ -79,14 +75,16 @@ class Client:
         data: str | Path | Dataset | None = None,
         *,
         input: InputWishes | None = None,  # noqa: A002 - the contract's name
+        architecture: str | None = None,
         on_event: Callable[[Event], None] | None = None,
         **wanted: Unpack[Wishes],
     ) -> Job:
         """Upload what is not there yet, run the job, and give it back once it has succeeded.
 
-        `model` and `data` are files, ids or what an earlier call gave back. Raises Rejected or JobFailed.
+        `model` and `data` are files, ids or what an earlier call gave back; `architecture` names the network
+        of a file that holds weights only. Raises Rejected or JobFailed.
         """
-        network = self.ready_model(model, input=input)
+        network = self.ready_model(model, input=input, architecture=architecture)
         images = None if data is None else self.ready_dataset(data)
         job = self.create_job(network, images, **wanted)
         return self.wait_job(job.id, on_event=on_event)
@@ -106,13 +104,13 @@ class Client:
         """A network that can be used: by its id, or from a file, which is sent only if it is not there."""
         if isinstance(source, Model):
             found = source
-        elif is_id(source, "model"):
+        elif sources.is_id(source, "model"):
             found = self.model(str(source))
         else:
             found = self.upload_model(
                 Path(source), name=name, input=input, architecture=architecture, progress=progress
             )
-        return self._ready(found, self.model, timeout_seconds)
+        return sources.ready(found, self.model, self._transport.patience, timeout_seconds)
 
     def ready_dataset(
         self,
@@ -126,11 +124,11 @@ class Client:
         """Images that can be used: by their id, or from a file, which is sent only if it is not there yet."""
         if isinstance(source, Dataset):
             found = source
-        elif is_id(source, "dataset"):
+        elif sources.is_id(source, "dataset"):
             found = self.dataset(str(source))
         else:
             found = self.upload_dataset(Path(source), name=name, classes=classes, progress=progress)
-        return self._ready(found, self.dataset, timeout_seconds)
+        return sources.ready(found, self.dataset, self._transport.patience, timeout_seconds)
 
     def upload_model(
         self,
@@ -148,11 +146,11 @@ class Client:
         """
         sha256 = uploading.sha256_of(path)
         if reuse:
-            for found in self._same_file("models", Model, sha256):
-                if found.architecture == architecture and _same_input(found, input or {}):
+            for found in sources.same_file(self._transport, "models", Model, sha256):
+                if found.architecture == architecture and sources.same_input(found, input or {}):
                     return found
         said = {"name": name, "input": dict(input) if input else None, "architecture": architecture}
-        return Model.model_validate(self._send("models", path, sha256, said, progress))
+        return Model.model_validate(sources.send(self._transport, "models", path, sha256, said, progress))
 
     def upload_dataset(
         self,
@@ -166,10 +164,10 @@ class Client:
         """Images as .npz, Parquet or an archive of class folders; `classes` maps class names to indices."""
         sha256 = uploading.sha256_of(path)
         if reuse and classes is None:  # which classes an earlier upload was given, the service does not tell
-            for found in self._same_file("datasets", Dataset, sha256):
+            for found in sources.same_file(self._transport, "datasets", Dataset, sha256):
                 return found
         said = {"name": name, "classes": None if classes is None else dict(classes)}
-        return Dataset.model_validate(self._send("datasets", path, sha256, said, progress))
+        return Dataset.model_validate(sources.send(self._transport, "datasets", path, sha256, said, progress))
 
     def model(self, model: str) -> Model:
         return Model.model_validate(self.get(f"/v1/models/{_part(model)}"))
@@ -195,46 +193,13 @@ class Client:
     def delete_dataset(self, dataset: str) -> None:
         self._transport.request("DELETE", f"/v1/datasets/{_part(dataset)}")
 
-    def _same_file(self, collection: str, kind: type[U], sha256: str) -> Iterator[U]:
-        """Uploads of these bytes that can be used. A server that cannot search is looked through."""
-        query = {"sha256": sha256}
-        for found in self._all(f"/v1/{collection}", kind, query, most_pages=_MOST_PAGES):
-            if found.sha256 == sha256 and found.status != "rejected":
-                yield found
-
-    def _send(
-        self, collection: str, path: Path, sha256: str, said: Mapping[str, Any], progress: Progress
-    ) -> Json:
-        given = {name: value for name, value in said.items() if value is not None}
-        kind: uploading.Kind = "model" if collection == "models" else "dataset"
-        try:
-            upload = uploading.Resumable(self._transport, path, kind, sha256, progress).send()
-        except NoResumableUploads:
-            fields = {n: v if isinstance(v, str) else json.dumps(v) for n, v in given.items()}
-            return uploading.send_form(self._transport, collection, path, fields, progress)
-        return self._transport.create(f"/v1/{collection}", {"upload": upload, "sha256": sha256, **given})
-
-    def _ready(self, found: U, look: Callable[[str], U], timeout_seconds: float) -> U:
-        """Until the upload was looked at. Raises Rejected with the reason, or TimeoutError."""
-        pause, waited = 0.1, 0.0
-        while found.status not in ("ready", "rejected"):
-            if waited > timeout_seconds:
-                raise TimeoutError(f"{found.id} is still {found.status} after {timeout_seconds:g} s")
-            self._transport.patience.sleep(pause)
-            waited += pause
-            pause = min(1.5 * pause, 2.0)
-            found = look(found.id)
-        if found.status == "rejected":
-            raise Rejected(found.error or {})
-        return found
-
     # Plans
 
     def plan(
         self, model: str | Model, dataset: str | Dataset | None = None, **wanted: Unpack[CompressionWishes]
     ) -> Plan:
         """What a job would choose, and what to expect of it. Raises PlanFailed, or ServerTooOld."""
-        body = wishes.plan_body(_id(model), None if dataset is None else _id(dataset), wanted)
+        body = wishes.plan_body(id_of(model), None if dataset is None else id_of(dataset), wanted)
         with self._transport.needing("plans", "/v1/plans"):
             found = Plan.model_validate(self._transport.create("/v1/plans", body))
         pause = 0.1
@@ -252,7 +217,7 @@ class Client:
         self, model: str | Model, dataset: str | Dataset | None = None, **wanted: Unpack[Wishes]
     ) -> Job:
         """Queue a job. Raises ValueError for wishes that make no job."""
-        return self.submit(wishes.job_body(_id(model), None if dataset is None else _id(dataset), wanted))
+        return self.submit(wishes.job_body(id_of(model), None if dataset is None else id_of(dataset), wanted))
 
     def submit(self, body: Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
         """Queue a job by the contract's own body."""
@@ -371,47 +336,10 @@ class Client:
         """Any resource or list of the contract."""
         return self._transport.get(path, query)
 
-    def _all(self, path: str, kind: type[R], query: Query, *, most_pages: int | None = None) -> Iterator[R]:
-        """Every item of a list, page after page, as they are asked for."""
-        asked = {"limit": _PAGE, **query}
-        pages = 0
-        while most_pages is None or pages < most_pages:
-            page = self.get(path, asked)
-            yield from (kind.model_validate(row) for row in page["data"])
-            if not page.get("has_more"):
-                return
-            asked["after"] = page["last_id"]
-            pages += 1
+    def _all(self, path: str, kind: type[R], query: Query) -> Iterator[R]:
+        return map(kind.model_validate, self._transport.rows(path, query))
 
 
 def _part(text: str) -> str:
     """Somebody's text as one part of an address."""
     return quote(text, safe="")
-
-
-def is_id(text: object, prefix: str) -> bool:
-    """Whether this names something on the server rather than a file here."""
-    return isinstance(text, str) and text.startswith(f"{prefix}_") and not Path(text).exists()
-
-
-def _id(source: str | Model | Dataset) -> str:
-    return source if isinstance(source, str) else source.id
-
-
-def _same_input(found: Model, asked: Mapping[str, Any]) -> bool:
-    """Whether an upload that says this of its input would come out as that one did."""
-    has = found.input.model_dump() if found.input else {}
-    wanted = {**_AS_IT_CAME, **{name: value for name, value in asked.items() if value is not None}}
-    for name, neutral in (("mean", 0.0), ("std", 1.0)):
-        values = wanted.get(name)
-        if values is None:
-            values = [neutral] * len(has.get(name) or [])
-        wanted[name] = list(values)
-    has = {"mean": [], "std": [], **{n: v for n, v in has.items() if v is not None}}
-    return all(_equal(has.get(name), value) for name, value in wanted.items())
-
-
-def _equal(left: Any, right: Any) -> bool:
-    if isinstance(right, list | tuple):
-        return list(left or []) == list(right)
-    return bool(left == right)

@@ -16,6 +16,7 @@ from basisconv_client.errors import ServerTooOld, ServiceError, Unreachable, err
 from basisconv_client.resources import Json
 
 TIMEOUT: Final = httpx.Timeout(60, connect=10)
+_PAGE: Final = 100
 _AGAIN: Final = frozenset({429, 502, 503, 504})  # of 500 nobody knows that it will pass
 _NEVER_AGAIN: Final = frozenset({"quota_exceeded"})  # also a 429, and no waiting helps
 
@@ -125,6 +126,18 @@ class Transport:
 
     def get(self, path: str, query: Query | None = None) -> Json:
         return json_of(self.request("GET", path, query=query))
+
+    def rows(self, path: str, query: Query, *, most_pages: int | None = None) -> Iterator[Json]:
+        """Every item of a list, page after page, as they are asked for."""
+        asked = {"limit": _PAGE, **query}
+        pages = 0
+        while most_pages is None or pages < most_pages:
+            page = self.get(path, asked)
+            yield from page["data"]
+            if not page.get("has_more"):
+                return
+            asked["after"] = page["last_id"]
+            pages += 1
 
     def create(self, path: str, body: Mapping[str, Any], idempotency_key: str | None = None) -> Json:
         """A POST that makes one thing, however often it has to be sent."""

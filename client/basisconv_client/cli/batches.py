@@ -11,11 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from basisconv_client.cli import exits, options, show
 from basisconv_client.cli.compress import send_images, send_model
-from basisconv_client.cli.jobs import Most
 from basisconv_client.cli.output import Output, safe
 from basisconv_client.cli.session import Session, session
-from basisconv_client.client import is_id
 from basisconv_client.resources import Batch
+from basisconv_client.sources import is_id
 
 app = typer.Typer(
     no_args_is_help=True, help="Many jobs as one: submit, watch, results, list, show, cancel, delete."
@@ -100,7 +99,7 @@ def results(
 
 
 @app.command("list")
-def list_batches(limit: Most = 20, as_json: options.AsJson = False) -> None:
+def list_batches(limit: options.Most = 20, as_json: options.AsJson = False) -> None:
     """Your batches, newest first."""
     told = Output(as_json)
     with session(told) as opened:

@@ -10,13 +10,13 @@ import typer
 from basisconv_client.cli import exits, options, running, show
 from basisconv_client.cli.output import Output, safe
 from basisconv_client.cli.session import Session, session
-from basisconv_client.client import is_id
 from basisconv_client.resources import Dataset, Model
+from basisconv_client.sources import is_id
 from basisconv_client.wishes import TARGETS, CompressionWishes, InputWishes, Wishes
 
 
 def compress(
-    model: str = typer.Argument(help="An ONNX or .pt2 file, or model_… of one that is there already."),
+    model: options.Network,
     data: options.Data = None,
     macs: options.Macs = None,
     params: options.Params = None,
@@ -72,21 +72,60 @@ def compress(
 
         basisconv compress model_01k… --data dataset_01k… --latency 0.7 --strict --json > job.json
     """
-    said = locals()
     wanted = running.format_of(output)
     made = options.words(exports)
     if wanted and made and wanted not in made:
         raise typer.BadParameter(
             f"-o {output} needs the format {wanted}, which --exports {exports} leaves out"
         )
-    wishes = cast(Wishes, _picked(said, Wishes) | {"exports": made, "ranks": read_ranks(ranks)})
+    wishes = cast(
+        Wishes,
+        given(
+            kind=kind,
+            macs=macs,
+            params=params,
+            latency=latency,
+            accuracy_drop=accuracy_drop,
+            energy=energy,
+            rank_fraction=rank_fraction,
+            expansion=expansion,
+            ranks=read_ranks(ranks),
+            basis=basis,
+            forms=forms,
+            include=include,
+            exclude=exclude,
+            rank_multiple=rank_multiple,
+            epochs=epochs,
+            objective=objective,
+            update=update,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            augment=augment,
+            seed=seed,
+            patience=patience,
+            limit_accuracy_drop=limit_accuracy_drop,
+            limit_learnable_params=limit_learnable_params,
+            exports=made,
+            name=name,
+        ),
+    )
     check_target(wishes)
+    input_ = input_of(
+        shape=shape,
+        scale=scale,
+        mean=mean,
+        std=std,
+        layout=layout,
+        resize=resize,
+        crop=crop,
+        interpolation=interpolation,
+    )
     told = Output(as_json)
     with session(told) as opened:
         opened.after_interrupt = (
             "No job was begun. The same command again goes on with the upload where it was cut."
         )
-        network = send_model(opened, model, input_of(said), architecture)
+        network = send_model(opened, model, input_, architecture)
         images = None if data is None else send_images(opened, data)
         job = opened.client.create_job(network, images, **wishes)
         told.say(f"Job [bold]{job.id}[/bold]: {safe(opened.client.server)}/jobs/{job.id}")
@@ -96,9 +135,8 @@ def compress(
         ended = running.follow(opened, job)
         more: dict[str, Any] = {}
         if ended.status == "succeeded":
-            source = network.name if is_id(model, "model") else model
             wanted = wanted or running.own_format(network.format, made)
-            into = output or running.default_name(source, wanted)
+            into = output or running.default_name(network.name if is_id(model, "model") else model, wanted)
             more["files"] = running.save(opened, ended, into, wanted)
         if report is not None:
             more["report"] = running.save_report(opened.client, ended.id, Path(report))
@@ -107,7 +145,7 @@ def compress(
 
 
 def plan(
-    model: str = typer.Argument(help="An ONNX or .pt2 file, or model_… of one that is there already."),
+    model: options.Network,
     data: options.Data = None,
     macs: options.Macs = None,
     params: options.Params = None,
@@ -145,12 +183,37 @@ def plan(
 
         basisconv compress net.onnx --data images.npz --ranks ranks.json -o small.onnx
     """
-    said = locals()
-    wishes = cast(CompressionWishes, _picked(said, CompressionWishes) | {"ranks": read_ranks(ranks)})
+    wishes = cast(
+        CompressionWishes,
+        given(
+            macs=macs,
+            params=params,
+            latency=latency,
+            accuracy_drop=accuracy_drop,
+            energy=energy,
+            rank_fraction=rank_fraction,
+            ranks=read_ranks(ranks),
+            basis=basis,
+            forms=forms,
+            include=include,
+            exclude=exclude,
+            rank_multiple=rank_multiple,
+        ),
+    )
     check_target(wishes)
+    input_ = input_of(
+        shape=shape,
+        scale=scale,
+        mean=mean,
+        std=std,
+        layout=layout,
+        resize=resize,
+        crop=crop,
+        interpolation=interpolation,
+    )
     told = Output(as_json)
     with session(told) as opened:
-        network = send_model(opened, model, input_of(said), architecture)
+        network = send_model(opened, model, input_, architecture)
         images = None if data is None else send_images(opened, data)
         with told.err.status("Measuring the network …"):
             found = opened.client.plan(network, images, **wishes)
@@ -189,13 +252,35 @@ def send_images(
     return found
 
 
-def input_of(said: dict[str, Any]) -> InputWishes:
+def input_of(
+    *,
+    shape: str | None,
+    scale: float | None,
+    mean: str | None,
+    std: str | None,
+    layout: str | None,
+    resize: int | None,
+    crop: int | None,
+    interpolation: str | None,
+) -> InputWishes:
     """The options about the input that were given."""
-    given = {name: said.get(name) for name in ("scale", "layout", "resize", "crop", "interpolation")}
-    given |= {name: options.numbers(f"--{name}", said.get(name)) for name in ("mean", "std")}
-    shape = options.numbers("--shape", said.get("shape"))
-    given["shape"] = None if shape is None else [int(side) for side in shape]
-    return cast(InputWishes, {name: value for name, value in given.items() if value is not None})
+    sides = options.numbers("--shape", shape)
+    found = given(
+        shape=None if sides is None else [int(side) for side in sides],
+        scale=scale,
+        mean=options.numbers("--mean", mean),
+        std=options.numbers("--std", std),
+        layout=layout,
+        resize=resize,
+        crop=crop,
+        interpolation=interpolation,
+    )
+    return cast(InputWishes, found)
+
+
+def given(**said: Any) -> dict[str, Any]:
+    """Those of a command's options that were given."""
+    return {name: value for name, value in said.items() if value not in (None, [])}
 
 
 def check_target(wishes: Any) -> None:
@@ -218,8 +303,3 @@ def read_ranks(source: str | None) -> Any:
     if not isinstance(found, dict):
         raise typer.BadParameter(f'--ranks {source}: expected {{"layer": rank}}')
     return found
-
-
-def _picked(said: dict[str, Any], kind: type) -> dict[str, Any]:
-    """Those of a command's options that are wishes of this kind."""
-    return {name: said[name] for name in kind.__annotations__ if said.get(name) not in (None, [])}

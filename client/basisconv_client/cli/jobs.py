@@ -2,25 +2,26 @@
 
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from basisconv_client.cli import options, running, show
+from basisconv_client.cli.listing import add_delete
 from basisconv_client.cli.output import Output
 from basisconv_client.cli.session import session
+from basisconv_client.client import Client
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch, cancel, download, report, delete.")
 
 JobId = Annotated[str, typer.Argument(help="job_…", metavar="JOB")]
-Most = Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")]
 
 
 @app.command("list")
 def list_jobs(
     status: Annotated[str | None, typer.Option(help="Only jobs in this state, such as running.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only jobs of this batch.")] = None,
-    limit: Most = 20,
+    limit: options.Most = 20,
     as_json: options.AsJson = False,
 ) -> None:
     """Your jobs, newest first."""
@@ -102,15 +103,4 @@ def report(
         told.result(saved, f"{saved['path']}  {saved['bytes']:,} bytes")
 
 
-@app.command()
-def delete(
-    jobs: Annotated[list[str], typer.Argument(help="job_…", metavar="JOB…")], as_json: options.AsJson = False
-) -> None:
-    """Delete ended jobs with their files."""
-    told = Output(as_json)
-    with session(told) as opened:
-        gone: list[Any] = []
-        for job in jobs:
-            opened.client.delete_job(job)
-            gone.append(job)
-        told.result({"deleted": gone}, f"Deleted: {', '.join(gone)}.")
+add_delete(app, "job", "Delete ended jobs with their files.", Client.delete_job)

@@ -1,6 +1,6 @@
 """Options that several commands share, each described once."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -10,7 +10,13 @@ _TRAINING = "Fine-tuning"
 _INPUT = "The network's input (for a file that does not say)"
 _RESULT = "Result"
 
+NETWORK_FILES: Final = "ONNX, .pt2, a zip of a Hugging Face folder, or weights with --architecture"
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of words.")]
+Most = Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")]
+Network = Annotated[
+    str, typer.Argument(help=f"{NETWORK_FILES}; or model_… of one that is there already.", metavar="MODEL")
+]
 Data = Annotated[
     str | None,
     typer.Option("--data", "-d", help="Images: .npz, Parquet, zip or tar of class folders; or dataset_…"),
@@ -151,7 +157,8 @@ Interpolation = Annotated[
     typer.Option(help="How images are resized.", rich_help_panel=_INPUT),
 ]
 Architecture = Annotated[
-    str | None, typer.Option(help="Of a file that holds weights only.", rich_help_panel=_INPUT)
+    str | None,
+    typer.Option(help="Of a file that holds weights only, such as resnet50.", rich_help_panel=_INPUT),
 ]
 
 Exports = Annotated[

@@ -1,48 +1,47 @@
 """`basisconv models` and `basisconv datasets`."""
 
 import json
-from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from basisconv_client.cli import options, show
 from basisconv_client.cli.compress import input_of, send_images, send_model
-from basisconv_client.cli.jobs import Most
+from basisconv_client.cli.listing import Uploads, add_delete, add_list_and_show
 from basisconv_client.cli.output import Output
 from basisconv_client.cli.session import session
+from basisconv_client.client import Client
+from basisconv_client.resources import Dataset, Model
 
 models = typer.Typer(no_args_is_help=True, help="Networks: list, show, layers, upload, delete.")
 datasets = typer.Typer(no_args_is_help=True, help="Images: list, show, upload, delete.")
 
-ModelId = Annotated[str, typer.Argument(help="model_…", metavar="MODEL")]
-DatasetId = Annotated[str, typer.Argument(help="dataset_…", metavar="DATASET")]
+NETWORKS: Final = Uploads[Model](
+    prefix="model",
+    one="network",
+    many="networks",
+    found=Client.model,
+    all=Client.models,
+    table=show.models,
+    shown=lambda found: (show.described(found), *show.rejection(found)),
+)
+IMAGES: Final = Uploads[Dataset](
+    prefix="dataset",
+    one="data set",
+    many="images",
+    found=Client.dataset,
+    all=Client.datasets,
+    table=show.datasets,
+    shown=lambda found: (show.described_images(found), *show.rejection(found)),
+)
 
-
-@models.command("list")
-def list_models(
-    status: Annotated[str | None, typer.Option(help="inspecting, ready or rejected.")] = None,
-    limit: Most = 20,
-    as_json: options.AsJson = False,
-) -> None:
-    """Your networks, newest first."""
-    told = Output(as_json)
-    with session(told) as opened:
-        found = list(islice(opened.client.models(status=status, limit=min(limit, 100)), limit))
-        told.result(found, show.models(found))
-
-
-@models.command("show")
-def show_model(model: ModelId, as_json: options.AsJson = False) -> None:
-    """One network."""
-    told = Output(as_json)
-    with session(told) as opened:
-        found = opened.client.model(model)
-        told.result(found, show.described(found), *show.rejection(found))
+add_list_and_show(models, NETWORKS)
 
 
 @models.command("layers")
-def show_layers(model: ModelId, as_json: options.AsJson = False) -> None:
+def show_layers(
+    model: Annotated[str, typer.Argument(help="model_…", metavar="MODEL")], as_json: options.AsJson = False
+) -> None:
     """A network's layers: what each costs, and which can be compressed."""
     told = Output(as_json)
     with session(told) as opened:
@@ -52,7 +51,7 @@ def show_layers(model: ModelId, as_json: options.AsJson = False) -> None:
 
 @models.command("upload")
 def upload_model(
-    file: Annotated[str, typer.Argument(help="ONNX or .pt2")],
+    file: Annotated[str, typer.Argument(help=options.NETWORK_FILES)],
     shape: options.Shape = None,
     scale: options.Scale = None,
     mean: options.Mean = None,
@@ -66,47 +65,25 @@ def upload_model(
     as_json: options.AsJson = False,
 ) -> None:
     """Send a network, and wait until it was looked at. One that is there already is not sent again."""
-    said = locals()
+    given = input_of(
+        shape=shape,
+        scale=scale,
+        mean=mean,
+        std=std,
+        layout=layout,
+        resize=resize,
+        crop=crop,
+        interpolation=interpolation,
+    )
     told = Output(as_json)
     with session(told) as opened:
         opened.after_interrupt = "The same command again goes on where the upload was cut."
-        found = send_model(opened, file, input_of(said), architecture, name)
+        found = send_model(opened, file, given, architecture, name)
         told.result(found, found.id)
 
 
-@models.command("delete")
-def delete_models(
-    ids: Annotated[list[str], typer.Argument(help="model_…", metavar="MODEL…")],
-    as_json: options.AsJson = False,
-) -> None:
-    """Delete networks that no job uses."""
-    told = Output(as_json)
-    with session(told) as opened:
-        for one in ids:
-            opened.client.delete_model(one)
-        told.result({"deleted": ids}, f"Deleted: {', '.join(ids)}.")
-
-
-@datasets.command("list")
-def list_datasets(
-    status: Annotated[str | None, typer.Option(help="inspecting, ready or rejected.")] = None,
-    limit: Most = 20,
-    as_json: options.AsJson = False,
-) -> None:
-    """Your images, newest first."""
-    told = Output(as_json)
-    with session(told) as opened:
-        found = list(islice(opened.client.datasets(status=status, limit=min(limit, 100)), limit))
-        told.result(found, show.datasets(found))
-
-
-@datasets.command("show")
-def show_dataset(dataset: DatasetId, as_json: options.AsJson = False) -> None:
-    """One data set."""
-    told = Output(as_json)
-    with session(told) as opened:
-        found = opened.client.dataset(dataset)
-        told.result(found, show.described_images(found), *show.rejection(found))
+add_delete(models, "model", "Delete networks that no job uses.", Client.delete_model)
+add_list_and_show(datasets, IMAGES)
 
 
 @datasets.command("upload")
@@ -126,17 +103,7 @@ def upload_dataset(
         told.result(found, found.id)
 
 
-@datasets.command("delete")
-def delete_datasets(
-    ids: Annotated[list[str], typer.Argument(help="dataset_…", metavar="DATASET…")],
-    as_json: options.AsJson = False,
-) -> None:
-    """Delete data sets that no job uses."""
-    told = Output(as_json)
-    with session(told) as opened:
-        for one in ids:
-            opened.client.delete_dataset(one)
-        told.result({"deleted": ids}, f"Deleted: {', '.join(ids)}.")
+add_delete(datasets, "dataset", "Delete data sets that no job uses.", Client.delete_dataset)
 
 
 def _classes(text: str | None) -> dict[str, int] | None:
