@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
 from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import EXAMPLES, OpenPage, example_job, ready_example
+from tests.support.networks import CifarResNet
 from tests.support.processes import wait_until
 from tests.support.service import Service
 from tests.worker.networks import small_cnn
@@ -175,6 +177,35 @@ def test_photographs_of_mixed_sizes_are_resized_cropped_and_numbered_as_the_form
     assert (model["input"]["resize"], model["input"]["crop"]) == (20, 16)
     assert data["classes"] == 8  # numbered up to 7
     assert data["image"] is None  # the sizes are mixed
+
+
+def test_weights_alone_become_a_network_by_the_architecture_that_is_chosen(
+    open_page: OpenPage, shared_server: Service, tmp_path: Path
+) -> None:
+    weights = tmp_path / "epoch_164.safetensors"
+    safetensors.torch.save_file(CifarResNet(20, 7, "A").state_dict(), weights)
+    page = open_page()
+    architecture = page.get_by_label("Network that the weights are of")
+    expect(architecture).to_be_hidden()
+    page.locator("#model").set_input_files(weights)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.method))
+    page.get_by_role("button", name="Compress").click()
+    expect(page.locator("#model-problem")).to_contain_text("Choose the network that the weights are of")
+    expect(architecture).to_be_focused()
+    assert "POST" not in sent
+
+    architecture.select_option("cifar_resnet20")
+    page.get_by_text("More choices").click()
+    page.get_by_label("Basis from").select_option("weights")  # nothing is measured: the job takes no time
+    page.get_by_role("button", name="Compress").click()
+    page.wait_for_url(re.compile("/jobs/job_"), timeout=JOB_MILLISECONDS)
+    job = shared_server.client.get(f"/v1/jobs/{page.url.rsplit('/', 1)[1]}").json()
+    model = shared_server.client.get(f"/v1/models/{job['model']}").json()
+    assert (model["status"], model["architecture"]) == ("ready", "cifar_resnet20")
+    assert model["summary"]["outputs"] == [7]
+    expect(page.locator("#now")).to_contain_text("Finished", timeout=JOB_MILLISECONDS)
+    expect(page.locator(".files > li").filter(has_text=".onnx")).to_have_count(1)
 
 
 def test_a_file_that_is_no_network_is_refused_beside_its_field(open_page: OpenPage, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What holds for every page: it fits, it is quiet, it asks nobody else, and names are only names."""
 
+import re
 from typing import Any
 
 import httpx
@@ -60,6 +61,45 @@ def test_the_interactive_description_of_rest_is_served_by_us(
     page = open_page()
     page.goto(f"{shared_server.url}/docs")
     expect(page.get_by_text("/v1/models").first).to_be_visible(timeout=30_000)
+
+
+def test_the_examples_of_rest_name_the_readers_own_network_and_can_be_sent(
+    open_page: OpenPage, shared_server: Service, finished: dict[str, Any]
+) -> None:
+    def newest(kind: str) -> str:
+        query = {"status": "ready", "limit": 1}
+        return str(shared_server.client.get(f"/v1/{kind}", params=query).json()["data"][0]["id"])
+
+    page = open_page()
+    page.goto(f"{shared_server.url}/docs")
+    page.locator("#operations-jobs-create_job_v1_jobs_post .opblock-summary-control").click(timeout=30_000)
+    page.get_by_role("button", name="Try it out").click()
+    body = page.locator("textarea.body-param__text")
+    expect(body).to_have_value(re.compile(newest("models")))
+    expect(body).to_have_value(re.compile(newest("datasets")))
+    with page.expect_response(lambda response: response.request.method == "POST") as answered:
+        page.get_by_role("button", name="Execute").click()
+    assert answered.value.status == 201, answered.value.text()
+    expect(page.locator(".live-responses-table .response-col_status").last).to_contain_text("201")
+    shared_server.client.post(f"/v1/jobs/{answered.value.json()['id']}/cancel").raise_for_status()
+
+
+def test_what_can_be_looked_at_by_rest_is_filled_in_and_what_can_be_deleted_is_not(
+    open_page: OpenPage, shared_server: Service, finished: dict[str, Any]
+) -> None:
+    page = open_page()
+    page.goto(f"{shared_server.url}/docs")
+    operation = page.locator("#operations-models-get_model_v1_models__model_id__get")
+    operation.locator(".opblock-summary-control").click(timeout=30_000)
+    operation.get_by_role("button", name="Try it out").click()
+    with page.expect_response(lambda response: "/v1/models/model_" in response.url) as answered:
+        operation.get_by_role("button", name="Execute").click()
+    assert answered.value.status == 200
+    assert answered.value.json()["status"] == "ready"
+    deletion = page.locator("#operations-models-delete_model_v1_models__model_id__delete")
+    deletion.locator(".opblock-summary-control").click()
+    deletion.get_by_role("button", name="Try it out").click()
+    expect(deletion.get_by_placeholder("model_id")).to_have_value("")
 
 
 def test_the_first_page_is_light(open_page: OpenPage, shared_server: Service) -> None:

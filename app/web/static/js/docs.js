@@ -10,18 +10,34 @@ const OWN = {
   model: "/v1/models?status=ready&limit=1",
   dataset: "/v1/datasets?status=ready&limit=1",
   upload: "/v1/uploads?limit=1",
+  job: "/v1/jobs?limit=1",
+  batch: "/v1/batches?limit=1",
+  webhook: "/v1/webhooks?limit=1",
 };
 
-async function newest(kind, address) {
+async function newest([kind, address]) {
   const answer = await fetch(address);
   const found = answer.ok ? (await answer.json()).data[0] : undefined;
-  return [new RegExp(`${kind}_01k0{23}`, "g"), found?.id];
+  return found ? [[kind, found.id]] : [];
+}
+
+// Also where an address asks for one; only to look at it, as nothing should be deleted by a click out of curiosity.
+function fillAddresses(document, own) {
+  for (const { get } of Object.values(document.paths)) {
+    for (const asked of get?.parameters ?? []) {
+      const id = own.get(asked.name.replace(/_id$/, ""));
+      if (asked.in === "path" && id) asked.example = id;
+    }
+  }
+  return document;
 }
 
 async function readyToSend(signedIn) {
-  const own = Object.entries(signedIn ? OWN : {}).map(([kind, address]) => newest(kind, address));
-  const [text, ...ids] = await Promise.all([fetch("/openapi.json").then((answer) => answer.text()), ...own]);
-  return JSON.parse(ids.reduce((made, [placeholder, id]) => (id ? made.replace(placeholder, id) : made), text));
+  const looked = Object.entries(signedIn ? OWN : {}).map(newest);
+  const [text, ...found] = await Promise.all([fetch("/openapi.json").then((answer) => answer.text()), ...looked]);
+  const own = new Map(found.flat());
+  const named = [...own].reduce((made, [kind, id]) => made.replaceAll(`${kind}_01k${"0".repeat(23)}`, id), text);
+  return fillAddresses(JSON.parse(named), own);
 }
 
 const place = document.getElementById("swagger-ui");

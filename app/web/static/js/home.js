@@ -207,7 +207,7 @@ const KINDS = {
     path: "/v1/models",
     fields: () => {
       if (!isWeights()) return { input: inputBody(form) };
-      if (!form.architecture.value) throw new FieldError("model", "Choose the network that the weights are of.");
+      if (!form.architecture.value) throw new FieldError("model", "Choose the network that the weights are of.", "architecture");
       return { input: inputBody(form), architecture: form.architecture.value };
     },
     summary: (model) =>
@@ -326,8 +326,7 @@ form.addEventListener("submit", (event) => {
   }
   try {
     jobBody(form, "", ""); // wrong fields are told before anything is sent
-    inputBody(form);
-    classesBody(form);
+    for (const { fields: extras } of Object.values(KINDS)) extras();
   } catch (error) {
     clearProblems();
     report(error);
