@@ -33,7 +33,7 @@ test-big-upload: setup ## 4 GB both ways through the web process: its peak memor
 test-networks: setup ## the method on the trained networks of the shared data, and more architectures of Hugging Face
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow tests/method tests/formats $(ARGS)
 
-test-client: setup ## the client's wheel in an empty environment: no torch, the quick start of its README
+test-client: setup ## the client's wheel in an empty environment (no torch), and networks of every other kind from file to file
 	@exec timeout --kill-after=30 900 $(BIN)/python -m pytest -q -m slow tests/client $(ARGS)
 
 test-fuzz: setup ## hundreds of requests to each operation of the REST interface; keeps what came of it

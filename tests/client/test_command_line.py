@@ -3,14 +3,22 @@
 import hashlib
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from app.embedded.folders import free_port
+from basisconv.formats import pt2_reader
 from basisconv_client import Client
 from tests.client.running import ARCHIVE, IMAGES, INPUT, NETWORK, CommandLine, finish
+from tests.data.making import zip_of
+from tests.support import folders
+from tests.support.networks import CifarResNet
 from tests.support.processes import wait_until
 from tests.support.service import Service
 
@@ -177,3 +185,47 @@ def test_a_plan_is_written_edited_and_run(basisconv: CommandLine) -> None:
     assert ran.status == 0, ran.meanwhile
     replaced = {one["name"]: one["rank"] for one in ran.json["result"]["layers"] if one["replaced"]}
     assert replaced == {layer: rank}
+
+
+def weights(folder: Path) -> tuple[torch.nn.Module, list[str | Path]]:
+    """A ResNet-20 as its training script leaves it, and what to say of it."""
+    torch.manual_seed(0)
+    network = CifarResNet(20, 10, "A").eval()
+    save_file(network.state_dict(), folder / "net.safetensors")
+    return network, [folder / "net.safetensors", "--architecture", "cifar_resnet20"]
+
+
+def model_folder(folder: Path, kind: str) -> tuple[torch.nn.Module, list[str | Path]]:
+    """A folder of `save_pretrained`, in a zip."""
+    (folder / "net.zip").write_bytes(zip_of(folders.files(kind)))
+    return folders.network(kind), [folder / "net.zip"]
+
+
+KINDS: dict[str, Callable[[Path], tuple[torch.nn.Module, list[str | Path]]]] = {
+    "weights": weights,
+    "resnet": lambda folder: model_folder(folder, "resnet"),
+    "convnext": lambda folder: model_folder(folder, "convnext"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_graph_becomes_a_smaller_onnx_file_that_answers_alike(
+    basisconv: CommandLine, kind: str
+) -> None:
+    network, said = KINDS[kind](basisconv.folder)
+    ran = basisconv.run("compress", *said, "--macs", "0.8", "-o", "made/", "--json")
+    assert ran.status == 0, ran.meanwhile
+    result = ran.json["result"]
+    assert result["compressed"]["macs"] <= 0.8 * result["original"]["macs"]
+    made = {file["format"]: basisconv.folder / file["path"] for file in ran.json["files"]}
+    onnx.checker.check_model(onnx.load(made["onnx"]), full_check=True)
+    session = onnxruntime.InferenceSession(made["onnx"], providers=["CPUExecutionProvider"])
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    (answers,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    with torch.no_grad():
+        reloaded = pt2_reader.load(made["pt2"]).module(images)
+        asked = network(images)
+    original = asked if isinstance(asked, torch.Tensor) else asked.logits
+    torch.testing.assert_close(torch.from_numpy(answers), reloaded, rtol=1e-3, atol=1e-4)
+    assert torch.nn.functional.cosine_similarity(reloaded, original).min() > 0.9
