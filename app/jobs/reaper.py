@@ -69,7 +69,9 @@ class Reaper(Rounds):
         self._waker = waker
         self._metrics = metrics or WorkMetrics()
         self._silence: dict[Leasable, Silence] = {
-            table: Silence(settings.lease_seconds, settings.heartbeat_seconds, steady)
+            table: Silence(
+                settings.lease_seconds, settings.heartbeat_seconds, settings.reaper_seconds, steady
+            )
             for table in (Job, Model, Dataset, Plan)
         }
         self._retries = leases.Retries(settings.max_attempts, settings.retry_seconds)

@@ -61,9 +61,11 @@ def test_a_worker_that_is_killed_while_the_clock_is_wrong_is_found_out_all_the_s
     faults_table.rows.append(Row("", f"worker killed, clock of web {hours:+} h", "succeeded", 2, seconds))
 
 
+@pytest.mark.parametrize("work", ["goes on", pytest.param("ends meanwhile", marks=pytest.mark.slow)])
 def test_a_database_that_is_away_for_longer_than_a_lease_takes_no_job_from_its_worker(
-    ground: Ground, faults_table: Table
+    ground: Ground, faults_table: Table, work: str
 ) -> None:
+    """However the work stands: the worker's renewals must outlive it, and so must the news of its end."""
     rig = ground.rig
     try:
         with rig.held("export"):
@@ -73,13 +75,48 @@ def test_a_database_that_is_away_for_longer_than_a_lease_takes_no_job_from_its_w
             rig.down.add("postgres")
             began = time.monotonic()
             rig.kill_postgres()
-        time.sleep(2 * rig.settings.lease_seconds)  # the job's work ends meanwhile, and nobody hears of it
+            if work == "goes on":
+                stay_away(ground)
+                until = rig.job(job_id).lease_expires_at
+                time.sleep(3 * rig.settings.heartbeat_seconds)  # for rounds in which it could go wrong
+                assert (rig.job(job_id).status, rig.job(job_id).attempt) == ("running", 1)
+                assert rig.job(job_id).lease_expires_at != until  # it is renewed again
+        if work == "ends meanwhile":
+            stay_away(ground)
     finally:
         rig.down.clear()
     rig.wait(lambda: follower.is_done, what="the end of the job")
     seconds = time.monotonic() - began
     check_ended_once(ground, job_id, follower)
-    faults_table.rows.append(Row("", "postgres away for two leases", "succeeded", 1, seconds))
+    faults_table.rows.append(Row("", f"postgres away for 1.3 leases, work {work}", "succeeded", 1, seconds))
+
+
+@pytest.mark.slow
+def test_a_database_that_stands_still_for_longer_than_a_lease_takes_no_job_from_its_worker(
+    ground: Ground, faults_table: Table
+) -> None:
+    """A frozen machine or disk: connections stay, and every question is answered in the end, in any order."""
+    rig = ground.rig
+    with rig.held("export"):
+        job_id = ground.submit()
+        follower = rig.follow(job_id)
+        rig.wait(lambda: follower.has_seen(type="stage", stage="export"), what="the stage export")
+        began = time.monotonic()
+        with rig.frozen_postgres():
+            time.sleep(1.3 * rig.settings.lease_seconds)
+        time.sleep(3 * rig.settings.heartbeat_seconds)
+        assert (rig.job(job_id).status, rig.job(job_id).attempt) == ("running", 1)
+    rig.wait(lambda: follower.is_done, what="the end of the job")
+    seconds = time.monotonic() - began
+    check_ended_once(ground, job_id, follower)
+    faults_table.rows.append(Row("", "postgres frozen for 1.3 leases", "succeeded", 1, seconds))
+
+
+def stay_away(ground: Ground) -> None:
+    """PostgreSQL, for longer than a lease; and then it comes back."""
+    time.sleep(1.3 * ground.rig.settings.lease_seconds)
+    ground.rig.down.clear()
+    ground.rig.wait_all_up()
 
 
 def test_a_job_whose_message_is_lost_is_rung_for_again(ground: Ground, faults_table: Table) -> None:

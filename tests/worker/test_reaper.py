@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -68,6 +68,14 @@ class Bench:
         self.reaper.sweep()
         self.steady.seconds += 2 * self.settings.heartbeat_seconds if seconds is None else seconds
         self.reaper.sweep()
+
+    def look_for(self, seconds: float) -> None:
+        """Sweeps as often as the web process makes them, over so many seconds of silence."""
+        end = self.steady.seconds + seconds
+        self.reaper.sweep()
+        while self.steady.seconds < end:
+            self.steady.seconds += self.settings.reaper_seconds
+            self.reaper.sweep()
 
     def renew(self, job_id: str, until: datetime) -> None:
         with self.sessions.begin() as session:
@@ -151,8 +159,25 @@ def test_a_clock_that_jumps_takes_no_job_from_a_worker_that_renews(bench: Bench,
 def test_a_worker_that_is_gone_is_found_whatever_the_clocks_say(bench: Bench, hours: int) -> None:
     job_id = bench.add(**lost(lease_expires_at=now() + timedelta(seconds=30)))
     bench.clock.moment += timedelta(hours=hours)
-    bench.look_twice(bench.settings.lease_seconds)
+    bench.look_for(bench.settings.lease_seconds)
     assert bench.job(job_id).status == "queued"
+
+
+def test_a_look_that_took_longer_than_a_lease_takes_no_job_from_a_worker(bench: Bench) -> None:
+    """The database stood still, for the worker's renewals too; where it goes on, they may come second."""
+    job_id = bench.add(**lost())
+    bench.reaper.sweep()
+    engine = bench.sessions.kw["bind"]
+
+    def stand_still(*_: object) -> None:
+        bench.steady.seconds += 10 * bench.settings.lease_seconds
+
+    event.listen(engine, "after_cursor_execute", stand_still, once=True)
+    bench.reaper.sweep()
+    assert bench.job(job_id).status == "running"
+    bench.steady.seconds += bench.settings.reaper_seconds
+    bench.reaper.sweep()
+    assert bench.job(job_id).status == "queued"  # it did not come at all
 
 
 def test_while_the_database_is_away_nobody_is_silent(bench: Bench) -> None:

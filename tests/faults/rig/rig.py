@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -213,6 +213,21 @@ class Rig:
         family = psutil.Process(self.postgres.process.pid).children(recursive=True)
         self.kill(self.postgres)
         self.wait(lambda: not any(alive(process.pid) for process in family), what="PostgreSQL's end")
+
+    @contextmanager
+    def frozen_postgres(self) -> Iterator[None]:
+        """All of it stands still for as long as the block lasts."""
+        assert self.postgres.process is not None
+        postmaster = psutil.Process(self.postgres.process.pid)
+        family = [postmaster, *postmaster.children(recursive=True)]
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in reversed(family):
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def wipe_valkey(self) -> None:
         """Kill it and take its data away."""
