@@ -30,7 +30,7 @@ from app.core.unit import Services
 from app.jobs.gauge import families as work_families
 from app.jobs.reaper import Reaper
 from app.storage.janitor import Janitor
-from app.storage.store import Store, open_store
+from app.storage.store import SHORT_RETRY_SECONDS, Store, open_store
 from app.uploads.endpoints import PATH as UPLOADS
 from app.uploads.headers import TusHeaders
 from app.uploads.sweeper import Sweeper
@@ -51,13 +51,13 @@ def build_services(
 ) -> Services:
     """The real parts, or the ones given."""
     broker_url = settings.broker_url.get_secret_value()
-    engine = make_engine(settings.database_url.get_secret_value())
+    engine = make_engine(settings.database_url.get_secret_value(), answer_seconds=settings.database_seconds)
     sessions = make_sessions(engine)
     return Services(
         settings=settings,
         engine=engine,
         sessions=sessions,
-        store=store or open_store(settings.objects_url()),
+        store=store or open_store(settings.objects_url(), SHORT_RETRY_SECONDS),
         doorbell=doorbell or CeleryDoorbell(broker_url),
         publisher=BusPublisher(broker_url),
         listener=BusListener(broker_url),

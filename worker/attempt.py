@@ -27,6 +27,7 @@ T = TypeVar("T")
 CLAIM_SECONDS: Final = 10.0  # a database that just restarts costs no message
 RETRY_SECONDS: Final = 0.5
 CHILDS_SHARE: Final = 0.6  # of the grace at a stop; most of the rest is for carrying its checkpoint
+LATE_SHARE: Final = 0.2
 ENDS_SHARE: Final = 0.1  # and this for writing how the attempt ended
 
 log = structlog.get_logger(__name__)
@@ -98,18 +99,32 @@ class Halted(BaseException):
         self.ending = Ending(kind)
 
 
-def halting(runtime: Runtime, heartbeat: Heartbeat) -> Callable[[], None]:
-    """To be called in the course of downloads, which may take longer than a worker that is to stop has."""
+def halting(runtime: Runtime, heartbeat: Heartbeat, grace_seconds: float = 0.0) -> Callable[[], None]:
+    """To be called in the course of transfers, which may take longer than a worker that is to stop has.
+
+    `grace_seconds`: what it may still take once the worker is to stop.
+    """
+    asked: float | None = None
 
     def look() -> None:
+        nonlocal asked
         if heartbeat.lost.is_set():
             raise Halted("lease_lost")
         if heartbeat.status == "cancelling":
             raise Halted("cancelled")
         if runtime.stopping.is_set():
-            raise Halted("stopped")
+            asked = time.monotonic() if asked is None else asked
+            if time.monotonic() - asked >= grace_seconds:
+                raise Halted("stopped")
 
     return look
+
+
+def storing(runtime: Runtime, heartbeat: Heartbeat) -> Callable[[], None]:
+    """The same while results go into the store: nearly done, they get the child's share of the grace, or what
+    a child leaves of it that was asked to stop itself. If that is not enough, the work is handed back."""
+    share = LATE_SHARE if runtime.stopping.is_set() else CHILDS_SHARE
+    return halting(runtime, heartbeat, share * runtime.settings.grace_seconds)
 
 
 def until_stopped(runtime: Runtime) -> Callable[[], bool]:

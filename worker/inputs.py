@@ -8,7 +8,7 @@ import structlog
 from app.core.errors import Internal
 from app.datasets.tables import Dataset
 from app.models.tables import Model
-from app.storage.store import Each
+from app.storage.watched import Each
 from worker.cache import DiskCache, sized_name
 from worker.runtime import Runtime
 from worker.sandbox import Policy, has_devices

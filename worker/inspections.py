@@ -16,6 +16,7 @@ from app.jobs import leases
 from app.models.tables import Model
 from app.plans.tables import Plan
 from app.storage.references import lock_object
+from app.storage.watched import Each
 from worker import attempt
 from worker.heartbeat import Heartbeat
 from worker.problems import DISK_WAS_FULL, has_no_room, why_lost
@@ -180,7 +181,8 @@ def _attempt(
         elif ending.kind == "lost" and ending.crashed:
             ending = Ending("problem", _crash(kind, ending.reason, reporter.step).document())
         if ending.kind == "result":
-            ending, canonical = _accept(runtime, folder, kind, ending)
+            storing = attempt.storing(runtime, heartbeat)
+            ending, canonical = _accept(runtime, folder, kind, ending, storing)
         _end(runtime, row, kind, owner, heartbeat, ending, canonical)
 
 
@@ -194,13 +196,13 @@ def _crash(kind: Inspection, reason: str, step: str) -> Problem:
 
 
 def _accept(
-    runtime: Runtime, folder: Path, kind: Inspection, ending: Ending
+    runtime: Runtime, folder: Path, kind: Inspection, ending: Ending, each: Each
 ) -> tuple[Ending, Canonical | None]:
     """Check the answer and store the canonical form; it and the columns to write, or a problem."""
     try:
         answer = kind.answer.model_validate(ending.document)
         path = attempt.output(folder, answer.canonical)
-        blob = runtime.store.put_file(path)
+        blob = runtime.store.put_file(path, each)
     except (ValueError, Problem) as error:
         log.warning("inspection.bad_answer", error=str(error)[:2000])
         problem = Internal("The inspector gave an answer that cannot be used.").document()

@@ -24,7 +24,8 @@ from app.jobs.states import ENDED, JobStatus
 from app.jobs.tables import Job, JobCheckpoint
 from app.models.tables import Model
 from app.storage.references import lock_object
-from app.storage.store import Blob, Each
+from app.storage.store import Blob
+from app.storage.watched import Each
 from worker import attempt, inputs
 from worker.carrier import carrier_for
 from worker.heartbeat import Heartbeat
@@ -130,7 +131,8 @@ def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
             inputs.keep_sized(runtime, claimed.model, claimed.dataset, folder)
         outputs: list[Output] = []
         if ending.kind == "result":
-            ending, outputs = _store_outputs(runtime, folder, ending)
+            storing = attempt.storing(runtime, heartbeat)
+            ending, outputs = _store_outputs(runtime, folder, ending, storing)
         _end(runtime, claimed, heartbeat, ending, outputs)
 
 
@@ -168,7 +170,7 @@ def _carrying(settings: Settings, ending: Ending) -> float:
     return waits.get(ending.kind, 0.0)
 
 
-def _store_outputs(runtime: Runtime, folder: Path, ending: Ending) -> tuple[Ending, list[Output]]:
+def _store_outputs(runtime: Runtime, folder: Path, ending: Ending, each: Each) -> tuple[Ending, list[Output]]:
     """Put the files that the result names into the store; a result with no such files is a problem."""
     result = ending.document or {}
     try:
@@ -176,7 +178,7 @@ def _store_outputs(runtime: Runtime, folder: Path, ending: Ending) -> tuple[Endi
         outputs = []
         for entry in entries:
             path = attempt.output(folder, entry["file"])
-            outputs.append(Output(entry, runtime.store.put_file(path), path))
+            outputs.append(Output(entry, runtime.store.put_file(path, each), path))
     except (KeyError, TypeError, Problem) as error:
         log.warning("job.bad_result", error=str(error)[:2000])
         return Ending("problem", Internal("The job's child named files that are not there.").document()), []

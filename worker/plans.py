@@ -25,7 +25,8 @@ from app.plans import repository
 from app.plans.schemas import Achievable, PlannedLayer, Predicted, Size
 from app.plans.tables import Measurement, Plan
 from app.storage.references import lock_object, release_objects
-from app.storage.store import Blob, Each
+from app.storage.store import Blob
+from app.storage.watched import Each
 from worker import attempt, inputs
 from worker.heartbeat import Heartbeat
 from worker.messages import ProgressMessage, Said
@@ -126,7 +127,7 @@ def _attempt(runtime: Runtime, claimed: Claimed, owner: str, heartbeat: Heartbea
         )
         made = None
         if ending.kind == "result":
-            ending, made = _accept(runtime, folder, ending)
+            ending, made = _accept(runtime, folder, ending, attempt.storing(runtime, heartbeat))
         if not cached and claimed.measurement is None:
             inputs.keep_sized(runtime, claimed.model, claimed.dataset, folder)
         _end(runtime, claimed, owner, heartbeat, ending, made)
@@ -161,13 +162,13 @@ def open_layers(compression: Compression, model: Model) -> list[str]:
     return [name for name in names if matches(name, layers.include) and not matches(name, layers.exclude)]
 
 
-def _accept(runtime: Runtime, folder: Path, ending: Ending) -> tuple[Ending, Made | None]:
+def _accept(runtime: Runtime, folder: Path, ending: Ending, each: Each) -> tuple[Ending, Made | None]:
     """Check the answer and store the measurement; what is to be written, or a problem."""
     document = ending.document or {}
     try:
         answer = PlanAnswer.model_validate(document["plan"])
         name = document["measurement"]
-        blob = None if name is None else runtime.store.put_file(attempt.output(folder, name))
+        blob = None if name is None else runtime.store.put_file(attempt.output(folder, name), each)
     except (ValueError, KeyError, Problem) as error:
         log.warning("plan.bad_answer", error=str(error)[:2000])
         problem = Internal("The plan's child gave an answer that cannot be used.").document()

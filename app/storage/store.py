@@ -9,11 +9,11 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 import anyio
@@ -23,20 +23,19 @@ from obstore.store import LocalStore, MemoryStore, from_url
 from app.storage.blobs import Blob, Staged, Stored
 from app.storage.keys import OBJECTS, STAGING, hash_of, object_key, staging_key
 from app.storage.pieces import BUFFERS, Pieces
+from app.storage.watched import Each, go_on, watched
+
+if TYPE_CHECKING:  # the package has them in its annotations alone
+    from obstore.store import RetryConfig
 
 __all__ = ["Blob", "ObjectStore", "Staged", "Store", "Stored", "memory_store", "open_store"]
 
 _PARTIAL = re.compile(r".*#\d+")
 CHUNK_BYTES = 1 << 20  # of reads; a megabyte keeps a slow client's share of memory small
 _PAGE = 500  # objects looked up in the database at once
+RETRY_SECONDS: Final = 180.0  # of work that nobody waits for
+SHORT_RETRY_SECONDS: Final = 30.0  # of requests: with the last try's own time they end within a minute
 _BUFFER_BYTES = 8 << 20  # of writes; S3 wants parts of 5 MiB or more
-
-
-Each = Callable[[], None]
-
-
-def go_on() -> None:
-    """What is called between chunks where nobody has anything to say."""
 
 
 class Store(Protocol):
@@ -57,7 +56,9 @@ class Store(Protocol):
 
     def discard(self, staged: Staged) -> None: ...
 
-    def put_file(self, path: Path) -> Blob: ...
+    def put_file(self, path: Path, each: Each = go_on) -> Blob:
+        """`each` is called all the while, and may raise to break off: then nothing is at the address."""
+        ...
 
     def put_bytes(self, data: bytes) -> Blob: ...
 
@@ -147,11 +148,11 @@ class ObjectStore:
     def discard(self, staged: Staged) -> None:
         self._delete(staged.key)
 
-    def put_file(self, path: Path) -> Blob:
+    def put_file(self, path: Path, each: Each = go_on) -> Blob:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         target = object_key(digest)
-        obstore.put(self._backend, target, path)
+        self._do("put", each, target, path)
         self._protect(target)
         return Blob(sha256=digest, bytes=path.stat().st_size)
 
@@ -171,19 +172,26 @@ class ObjectStore:
 
     def download_at(self, key: str, path: Path, each: Each = go_on) -> None:
         # In ranges: a single request for a large file would run into the HTTP client's time limit.
-        size = obstore.head(self._backend, key)["size"]
+        size = self._do("head", each, key)["size"]
         with path.open("wb") as file:
-            for chunk in self._ranges(key, 0, size, _BUFFER_BYTES):
+            for chunk in self._ranges(key, 0, size, _BUFFER_BYTES, each):
                 file.write(chunk)
                 each()
 
     def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
         return self._ranges(object_key(sha256), start, end, CHUNK_BYTES)
 
-    def _ranges(self, key: str, start: int, end: int, step: int) -> Iterator[bytes]:
+    def _ranges(self, key: str, start: int, end: int, step: int, each: Each = go_on) -> Iterator[bytes]:
         for offset in range(start, end, step):
             stop = min(offset + step, end)
-            yield bytes(obstore.get_range(self._backend, key, start=offset, end=stop))
+            yield bytes(self._do("get_range", each, key, start=offset, end=stop))
+
+    def _do(self, name: str, each: Each, *arguments: Any, **options: Any) -> Any:
+        """One of obstore's operations, looked at meanwhile where somebody has anything to say."""
+        if each is go_on:
+            return getattr(obstore, name)(self._backend, *arguments, **options)
+        later = getattr(obstore, f"{name}_async")
+        return watched(lambda: later(self._backend, *arguments, **options), each)
 
     def exists(self, sha256: str) -> bool:
         return self.written_at(sha256) is not None
@@ -276,10 +284,15 @@ def memory_store() -> ObjectStore:
     return ObjectStore(MemoryStore())
 
 
-def open_store(url: str) -> ObjectStore:
-    """The store behind a URL. A folder is made if it is missing, and closed to everybody else."""
+def open_store(url: str, retry_seconds: float = RETRY_SECONDS) -> ObjectStore:
+    """The store behind a URL. A folder is made if it is missing, and closed to everybody else.
+
+    A bucket that fails or says nothing is asked again for `retry_seconds`; then the operation fails. One try
+    has obstore's own limits, 5 s to connect and 30 s in all: to set them here would drop those of AWS_….
+    """
     if not url.startswith("file://"):
-        return ObjectStore(from_url(url))
+        retries: RetryConfig = {"retry_timeout": timedelta(seconds=retry_seconds)}
+        return ObjectStore(from_url(url, retry_config=retries))
     root = Path(unquote(urlsplit(url).path))
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)

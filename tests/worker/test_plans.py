@@ -175,8 +175,8 @@ def test_a_measurement_of_a_plan_that_is_gone_is_let_go(
     put_file = runtime.store.put_file
     stored = []
 
-    def put_and_delete(path: Any) -> Any:
-        stored.append(put_file(path))
+    def put_and_delete(path: Any, *each: Any) -> Any:
+        stored.append(put_file(path, *each))
         with sessions.begin() as session:
             session.execute(delete(Model).where(Model.id == model_id))
         return stored[-1]
