@@ -10,7 +10,10 @@ from typing import Final, Self
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.core.patience import patience
+
 POLL_SECONDS: Final = 0.5  # how often the row is looked at: a cancel is seen within this time
+LEAST_PATIENCE_SECONDS: Final = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +66,8 @@ class Heartbeat:
     def _beat(self) -> None:
         began = time.monotonic()
         due = began - self._renewed >= self._every
-        self.status = self._renew() if due else self._look()
+        with patience(max(self._every, LEAST_PATIENCE_SECONDS)):  # the next beat finds another connection
+            self.status = self._renew() if due else self._look()
         if self.status is None:
             self.lost.set()
         elif due:

@@ -47,7 +47,12 @@ class Runtime:
     @classmethod
     def build(cls, settings: Settings, stopping: Event) -> "Runtime":
         broker_url = settings.broker_url.get_secret_value()
-        engine = make_engine(settings.database_url.get_secret_value(), pool_size=2)
+        engine = make_engine(
+            settings.database_url.get_secret_value(),
+            pool_size=2,
+            # Whoever must stop within the grace can't wait for longer than that.
+            answer_seconds=min(settings.database_seconds, settings.grace_seconds / 2),
+        )
         return cls(
             settings=settings,
             sessions=make_sessions(engine),

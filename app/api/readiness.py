@@ -21,6 +21,7 @@ from alembic.util import CommandError
 from sqlalchemy import Engine, NullPool, create_engine, text
 
 from app.core import migrations
+from app.core.patience import connect_arguments, give_up_after
 from app.core.settings import Settings
 from app.core.unit import Services
 
@@ -142,8 +143,11 @@ def readiness_of(services: Services) -> Readiness:
     """The looks of the web process."""
     # Connections of its own: those of the pool may all be busy, and an answer is wanted all the same.
     engine = create_engine(
-        services.engine.url, poolclass=NullPool, connect_args={"connect_timeout": int(PATIENCE_SECONDS)}
+        services.engine.url,
+        poolclass=NullPool,
+        connect_args=connect_arguments(services.engine.url, int(PATIENCE_SECONDS)),
     )
+    give_up_after(engine, PATIENCE_SECONDS)
     return Readiness(
         {
             "database": lambda: _answers(engine),

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 
 from app.backup.tools import BackupFailed, run
 from app.core.db import make_engine
+from app.core.patience import UPKEEP_SECONDS
 from app.core.settings import Settings
 from app.storage.keys import object_key
 from app.storage.references import OBJECTS
@@ -51,7 +52,7 @@ def back_up(settings: Settings, folder: Path, say: Say) -> Contents:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     url = settings.database_url.get_secret_value()
-    engine = make_engine(url, pool_size=1)
+    engine = make_engine(url, pool_size=1, answer_seconds=UPKEEP_SECONDS)
     try:
         with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
             revision = str(connection.scalar(text("SELECT version_num FROM alembic_version")))
@@ -140,7 +141,7 @@ def bring_back(settings: Settings, folder: Path, say: Say) -> Contents:
     """Put a backup into an empty database and a store. Nothing that is there already is overwritten."""
     contents = Contents.of(folder)
     url = settings.database_url.get_secret_value()
-    engine = make_engine(url, pool_size=1)
+    engine = make_engine(url, pool_size=1, answer_seconds=UPKEEP_SECONDS)
     try:
         _refuse_used(engine)
         _put_objects(open_store(settings.objects_url()), folder, contents.objects)

@@ -13,9 +13,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.core.patience import ANSWER_SECONDS, connect_arguments, give_up_after, patience
+
 # What an operation meets while the database is away: it may be tried again. Any other error would come again.
 AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)
 _TRUSTED_SECONDS: Final = 5.0  # at rest, without being asked whether the server is there
+_PING_SECONDS: Final = 5.0  # what the question whether it is there may take
 _RESTS_SINCE: Final = "rests_since"
 NAMING = {  # so that Alembic can name what it drops
     "ix": "ix_%(column_0_label)s",
@@ -40,14 +43,18 @@ class Base(DeclarativeBase):
     }
 
 
-def make_engine(database_url: str, *, pool_size: int = 10) -> Engine:
-    """An engine whose connections are checked before use, so a restarted PostgreSQL costs no request."""
+def make_engine(database_url: str, *, pool_size: int = 10, answer_seconds: float = ANSWER_SECONDS) -> Engine:
+    """An engine whose connections are checked before use, so a restarted PostgreSQL costs no request.
+
+    It waits for no answer longer than it is told to.
+    """
     engine = create_engine(
         database_url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        connect_args={"connect_timeout": 5, "options": "-c timezone=utc"},
+        connect_args=connect_arguments(database_url) | {"options": "-c timezone=utc"},
     )
+    give_up_after(engine, answer_seconds)
     check_before_use(engine)
     return engine
 
@@ -70,7 +77,8 @@ def check_before_use(engine: Engine) -> None:
         if since is None or (time.monotonic() - since < _TRUSTED_SECONDS and _is_silent(connection)):
             return
         try:
-            engine.dialect.do_ping(connection)
+            with patience(_PING_SECONDS):
+                engine.dialect.do_ping(connection)
         except psycopg.Error as error:
             raise InvalidatePoolError from error  # those that rested as long are gone as well
 

@@ -13,10 +13,12 @@ import redis
 import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 _PREFIX = "basisconv:job:"
 _SOCKET_SECONDS = 1  # a hung broker must not hold a worker's stage or a user's request
 _RECONNECT_SECONDS = 1
+_SILENT_SECONDS = 10.0  # without a ring, before the listener asks whether the broker is there
 
 log = structlog.get_logger()
 
@@ -95,8 +97,15 @@ class BusListener:
         client = redis.asyncio.Redis.from_url(self._url, socket_connect_timeout=_SOCKET_SECONDS)
         async with client, client.pubsub() as pubsub:
             await pubsub.psubscribe(_PREFIX + "*")
-            async for message in pubsub.listen():
-                if message["type"] == "pmessage":
+            asked = False
+            while True:
+                message = await pubsub.get_message(timeout=_SILENT_SECONDS)
+                if message is None:
+                    if asked:
+                        raise RedisTimeout(f"no answer within {_SILENT_SECONDS:g} s")
+                    await pubsub.ping()  # nobody rang; or the other is gone and nobody can tell
+                asked = message is None
+                if message is not None and message["type"] == "pmessage":
                     self._wake(message["channel"].decode().removeprefix(_PREFIX))
 
     def _wake(self, job_id: str) -> None:

@@ -29,6 +29,13 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(
         description="PostgreSQL, as postgresql+psycopg://user:password@host/name."
     )
+    database_seconds: float = Field(
+        30,
+        ge=1,
+        le=3600,
+        description="How long an answer of PostgreSQL is waited for before the connection is given up; a "
+        "worker waits for half of `grace_seconds` at most.",
+    )
     broker_url: SecretStr = Field(description="Valkey or Redis for Celery and the event bus, as redis://…")
     secret_key: SecretStr = Field(
         min_length=32,

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.batches.retention import expire_batches
 from app.core import idempotency
 from app.core.clock import Clock
+from app.core.patience import UPKEEP_SECONDS, patience
 from app.core.rounds import Rounds
 from app.core.settings import Settings
 from app.jobs import checkpoints, turns
@@ -44,6 +45,10 @@ class Janitor(Rounds):
         super().__init__(sessions, clock, settings.sweep_seconds)
         self._store = store
         self._settings = settings
+
+    def sweep(self) -> None:
+        with patience(UPKEEP_SECONDS):
+            super().sweep()
 
     def _round(self, now: datetime) -> None:
         jobs = plans = batches = 0

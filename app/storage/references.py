@@ -12,6 +12,7 @@ from sqlalchemy import func, select, union
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 
 from app.artifacts.tables import Artifact
+from app.core.patience import LOCK_SECONDS, patience
 from app.datasets.tables import Dataset
 from app.models.tables import Model
 from app.plans.tables import Measurement
@@ -32,7 +33,8 @@ log = structlog.get_logger()
 
 def lock_object(session: Session, sha256: str) -> None:
     """Hold this object until the transaction ends: taken before object and row appear."""
-    session.execute(select(func.pg_advisory_xact_lock(int(sha256[:15], 16))))  # 60 bits fit a bigint
+    with patience(LOCK_SECONDS):
+        session.execute(select(func.pg_advisory_xact_lock(int(sha256[:15], 16))))  # 60 bits fit a bigint
 
 
 def referenced(session: Session, hashes: Collection[str]) -> set[str]:
