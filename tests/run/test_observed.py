@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tests.support.servers import Servers
 from tests.support.service import Service, running_service
 
 SECONDS = 60
+LIMIT = 30  # requests a minute
 
 
 @pytest.fixture(scope="module")
@@ -199,12 +201,18 @@ def test_a_worker_that_stops_in_order_says_so_and_its_counts_stay(
     assert value(sheet.text, "basisconv_worker_up", queues="quick") == 0
 
 
-@pytest.fixture
-def siblings(settings: Settings, tmp_path: Path) -> Iterator[tuple[httpx.Client, Callable[[], list[int]]]]:
+@pytest.fixture(scope="module")
+def siblings(
+    servers: Servers, process_number: int, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[httpx.Client, Callable[[], list[int]]]]:
     """Two web processes behind one port, and how to ask for their ids."""
+    folder = tmp_path_factory.mktemp("siblings")
+    name = f"siblings_{process_number}"
+    broker_url = servers.broker_url(12 + process_number)
+    settings = make_settings(servers.new_database(name), broker_url, folder / "var")
     port = free_port()
     key = owner_key(settings)
-    with (tmp_path / "web.log").open("wb") as log:
+    with (folder / "web.log").open("wb") as log:
         parent = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", "app.asgi:app", "--port", str(port), "--workers", "2"],
             env=as_environment(settings, os.environ),
@@ -225,6 +233,7 @@ def siblings(settings: Settings, tmp_path: Path) -> Iterator[tuple[httpx.Client,
         yield client, pids
     parent.send_signal(signal.SIGTERM)
     parent.wait(30)
+    servers.drop_database(name)
 
 
 def _both_serve(client: httpx.Client) -> bool:
@@ -233,6 +242,23 @@ def _both_serve(client: httpx.Client) -> bool:
         return value(client.get("/metrics").text, "basisconv_threads_most") == 80
     except httpx.TransportError:
         return False
+
+
+def test_a_limit_of_requests_holds_for_all_processes_together(
+    siblings: tuple[httpx.Client, Callable[[], list[int]]],
+) -> None:
+    client, _ = siblings
+    made = client.post("/v1/keys", json={"name": "often", "limits": {"requests_per_minute": LIMIT}}).json()
+    headers = {"Authorization": f"Bearer {made['key']}"}
+    began = time.monotonic()
+    answers = [client.get("/v1/jobs", headers=headers) for _ in range(2 * LIMIT)]
+    paid_meanwhile = int((time.monotonic() - began) * LIMIT / 60) + 1
+    allowed = [answer for answer in answers if answer.status_code == 200]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert LIMIT <= len(allowed) <= LIMIT + paid_meanwhile
+    # What is left is told alike, whichever is asked: it goes down by one each time.
+    left = [int(answer.headers["ratelimit"].split(";")[1].removeprefix("r=")) for answer in allowed[:10]]
+    assert left == list(range(LIMIT - 1, LIMIT - 11, -1))
 
 
 def test_whichever_process_is_asked_tells_what_all_have_counted(
