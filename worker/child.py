@@ -25,7 +25,7 @@ Message = dict[str, Any]
 Report = Callable[[Message], None]
 # Imported only after the sandbox is entered.
 HANDLERS: Final = {
-    "inspect_model": ("worker.inspection", "inspect_model"),
+    "inspect_model": ("worker.first_look", "inspect_model"),
     "inspect_dataset": ("worker.data.ingest", "inspect_dataset"),
     "run_job": ("worker.pipeline", "run"),
     "plan": ("worker.planning", "plan"),

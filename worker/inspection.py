@@ -3,68 +3,52 @@
 import dataclasses
 import io
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import torch
 from onnx import ModelProto
 
-from app.core.errors import MalformedModel, UnsupportedFormat
-from app.models.sniff import HEAD_BYTES, Format, sniff
+from app.core.errors import MalformedModel
 from basisconv.cost import Layer, count, describe
-from basisconv.errors import MethodError
-from basisconv.formats import onnx_reader, pt2_reader
+from basisconv.formats import onnx_reader
 from basisconv.formats.budget import Budget
 from basisconv.formats.compare import check_import
 from basisconv.formats.network import Network, as_tuple, evaluating
+from basisconv.formats.pt2_archive import Archive
 from worker import built
-from worker.problems import as_problem
+from worker.first_look import Parsed, Report
 from worker.requested import MAX_PIXELS, Requested, invalid
 
-Report = Callable[[dict[str, Any]], None]
 _MAX_VALUE: Final = 1 << 30  # numbers of one value: 4 GB
 
 
-def inspect_model(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
-    """Handle an ``inspect_model`` task: see the network's own file, never believe its name.
+def inspect(task: dict[str, Any], folder: Path, report: Report, parsed: Parsed) -> dict[str, Any]:
+    """Go on where the first look ended: what the network is, and its canonical form.
 
-    Raises Problem: what the file is, or what in it cannot be taken, and where.
+    Raises Problem or MethodError: what in the file cannot be taken, and where.
     """
     requested = Requested(task.get("input") or {})
     source, canonical = folder / task["file"], folder / task["canonical"]
-    found = _format(source, task["format"])
-    try:
-        with torch.no_grad():
-            report(_progress(0.1, "Reading the network"))
-            made = None
-            if found != "onnx" and found != "pt2":
-                made = built.build(found, source, task)
-                source, requested, found = made.path, made.requested, "pt2"
-            network = _load(source, canonical, found, requested, _budget(task))
-            report(_progress(0.5, "Comparing our copy with the file"))
-            check_import(network)
-            if made is not None:
-                made.check(network)
-            report(_progress(0.8, "Measuring the layers"))
-            answer = _answer(network, requested)
-            if made is not None:
-                answer["details"]["architecture"] = made.architecture
-            return {"canonical": task["canonical"], **answer}
-    except MethodError as error:
-        raise as_problem(error, task) from error
+    with torch.no_grad():
+        made = None
+        if parsed.format != "onnx" and parsed.format != "pt2":
+            made = built.build(parsed.format, source, task)
+            requested = made.requested
+        network = _load(made.path if made else parsed.take(), canonical, requested, _budget(task))
+        report(_progress(0.5, "Comparing our copy with the file"))
+        check_import(network)
+        if made is not None:
+            made.check(network)
+        report(_progress(0.8, "Measuring the layers"))
+        answer = _answer(network, requested)
+        if made is not None:
+            answer["details"]["architecture"] = made.architecture
+        return {"canonical": task["canonical"], **answer}
 
 
 def _progress(fraction: float, message: str) -> dict[str, Any]:
     return {"type": "progress", "fraction": fraction, "message": message}
-
-
-def _format(source: Path, said: str) -> Format:
-    with source.open("rb") as file:
-        found = sniff(file.read(HEAD_BYTES), "")
-    if said in get_args(Format) and found != said:
-        raise UnsupportedFormat(f"The file was taken for {said}, but is {found}.")
-    return found
 
 
 def _budget(task: dict[str, Any]) -> Budget:
@@ -73,24 +57,31 @@ def _budget(task: dict[str, Any]) -> Budget:
 
 
 def _load(
-    source: Path, canonical: Path, found: Literal["onnx", "pt2"], requested: "Requested", budget: Budget
+    content: ModelProto | Archive | Path | None, canonical: Path, requested: Requested, budget: Budget
 ) -> Network:
-    """The network, read back from the canonical form wherever that differs from the upload."""
-    if found == "onnx":
-        network = onnx_reader.load(source, requested.shape, requested.layout, budget)
+    """The network, read back from the canonical form wherever that differs from the upload.
+
+    content: what was parsed, or the .pt2 that was made of another format.
+    """
+    if isinstance(content, ModelProto):
+        network = onnx_reader.load(content, requested.shape, requested.layout, budget)
         assert isinstance(network.source, ModelProto)
         canonical.write_bytes(network.source.SerializeToString())
         return network
+    assert content is not None
     if requested.layout == "NHWC":
         raise invalid("layout", "is NHWC, which is read from ONNX files only; a .pt2 takes NCHW")
+    from basisconv.formats import pt2_reader  # torch's serialiser takes as long to import as torch
+
     clean = io.BytesIO()
-    pt2_reader.canonicalise(source, clean)
+    pt2_reader.canonicalise(content, clean)
+    del content  # as large as the file
     canonical.write_bytes(clean.getvalue())
     clean.seek(0)
     return pt2_reader.load(clean, requested.shape, budget)
 
 
-def _answer(network: Network, requested: "Requested") -> dict[str, Any]:
+def _answer(network: Network, requested: Requested) -> dict[str, Any]:
     channels, height, width = network.input_shape
     if channels * height * width > MAX_PIXELS:
         raise MalformedModel(

@@ -1,11 +1,6 @@
-"""Names that are unique and that Python and torch accept."""
-
-import re
-
-from torch import fx
+"""Names that are unique, and a stranger's words in sentences. Without torch: files are refused before it."""
 
 _SHOWN = 100  # letters of a stranger's word in a sentence of ours
-_TAKEN = frozenset(dir(fx.GraphModule))  # `graph`, `code`, `train` …: a submodule may not hide them
 
 
 class Names:
@@ -32,15 +27,3 @@ def shortened(text: str, most: int = _SHOWN) -> str:
     """Its beginning and its end, where a text is long."""
     half = most // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
-
-
-def attribute(name: str) -> str:
-    """A name as one attribute of a module: letters, digits and _, none that torch itself uses."""
-    safe = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or "value"
-    return f"module_{safe}" if safe[0].isdigit() or safe in _TAKEN else safe
-
-
-def module_path(path: str) -> str:
-    """A dotted module path whose first part does not hide an attribute of the graph module."""
-    head, dot, rest = path.partition(".")
-    return f"module_{head}{dot}{rest}" if head in _TAKEN else path

@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from basisconv.errors import MethodError
-from basisconv.formats.names import Names, attribute, quoted, shortened
+from basisconv.formats.attributes import attribute
+from basisconv.formats.names import Names, quoted, shortened
 from basisconv.formats.onnx_import import Raw
 from basisconv.formats.onnx_padding import (
     SAME,

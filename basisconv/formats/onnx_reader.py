@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 from basisconv.cost import LAYERS
 from basisconv.errors import MethodError
 from basisconv.formats import onnx_layers, specialise
+from basisconv.formats.attributes import attribute
 from basisconv.formats.budget import Budget, foresee
-from basisconv.formats.names import Names, attribute, quoted
+from basisconv.formats.names import Names, quoted
 from basisconv.formats.network import Layout, Network
 from basisconv.formats.onnx_checks import MAX_SIDE, parse
 from basisconv.formats.onnx_import import Raw, convert
@@ -38,19 +39,21 @@ class Signature:
 
 
 def load(
-    data: bytes | Path,
+    data: bytes | Path | ModelProto,
     input_shape: tuple[int, int, int] | None = None,
     layout: Layout | None = None,
     budget: Budget | None = None,
 ) -> Network:
     """Read a single-file ONNX network.
 
-    data: the file. input_shape: (C, H, W) to use, where the file leaves sizes open. layout: of the file's
-    image input; left out, it is told from where the channels are. budget: what one call of the network, at
-    its own batch size or with one image, may cost.
+    data: the file, or what `parse` made of it. input_shape: (C, H, W) to use, where the file leaves sizes
+    open. layout: of the file's image input; left out, it is told from where the channels are. budget: what
+    one call of the network, at its own batch size or with one image, may cost.
     Raises MethodError with the codes of the REST contract.
     """
-    model = parse(data if isinstance(data, bytes) else data.read_bytes())
+    if isinstance(data, Path):
+        data = data.read_bytes()
+    model = parse(data) if isinstance(data, bytes) else data
     signature = read_signature(model, layout, input_shape)
     raw = convert(model)
     if signature.layout == "NHWC":

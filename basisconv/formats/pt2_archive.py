@@ -4,7 +4,8 @@ torch.export.load on a stranger's file is remote code execution: it unpickles sa
 `use_pickle` and custom objects, evaluates symbolic sizes with sympy's `sympify` (Python's eval), puts node
 names into generated source and calls any function below `torch` that the graph names (torch 2.13,
 torch/export/pt2_archive/_package.py and torch/_export/serde/serialize.py). So the archive is taken apart
-here, its graph rebuilt from what pt2_schema.py lets through, and only the new archive is loaded.
+here, its graph rebuilt from what pt2_schema.py lets through, and only the new archive, which pt2_rewriting.py
+makes, is loaded. No torch here: what is refused is refused before it is imported.
 """
 
 from __future__ import annotations
@@ -14,19 +15,9 @@ import json
 import math
 import re
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Final, NoReturn
-
-import torch
-from torch.export.pt2_archive import PT2ArchiveWriter
-from torch.export.pt2_archive.constants import (
-    CONSTANTS_CONFIG_FILENAME_FORMAT,
-    CONSTANTS_DIR,
-    MODELS_FILENAME_FORMAT,
-    SAMPLE_INPUTS_FILENAME_FORMAT,
-    WEIGHTS_CONFIG_FILENAME_FORMAT,
-    WEIGHTS_DIR,
-)
 
 from basisconv.errors import MethodError
 from basisconv.formats.names import quoted
@@ -38,7 +29,11 @@ SAVE_AGAIN: Final = "Save it again: torch.export.save(torch.export.export(model.
 
 # torch._export.serde.schema.ScalarType -> bytes; what a network may store.
 ITEM_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 12: 1, 13: 2}
-FLOAT_TYPES: Final = {6: torch.float16, 7: torch.float32, 8: torch.float64, 13: torch.bfloat16}
+FLOATS: Final = frozenset({6, 7, 8, 13})
+# Where torch.export.pt2_archive.constants has the records; to import it takes a second.
+MODEL: Final = "models/{}.json"
+WEIGHTS, WEIGHTS_CONFIG = "data/weights/", "data/weights/{}_weights_config.json"
+CONSTANTS, CONSTANTS_CONFIG = "data/constants/", "data/constants/{}_constants_config.json"
 
 
 @dataclass
@@ -49,6 +44,11 @@ class Payload:
     is_param: bool
     meta: dict[str, Any]
 
+    def extent(self) -> tuple[list[int], list[int], int]:
+        """Sizes, strides and offset."""
+        sizes, strides = ([value["as_int"] for value in self.meta[key]] for key in ("sizes", "strides"))
+        return sizes, strides, self.meta["storage_offset"]["as_int"]
+
 
 @dataclass
 class Archive:
@@ -58,6 +58,10 @@ class Archive:
     weights: dict[str, Payload]
     constants: dict[str, Payload]
     blobs: dict[str, bytes]  # record (data/weights/weight_0 …) -> bytes
+
+    def payloads(self) -> Iterator[tuple[str, Payload]]:
+        yield from self.weights.items()
+        yield from self.constants.items()
 
 
 def read(file: IO[bytes]) -> Archive:
@@ -73,46 +77,14 @@ def read(file: IO[bytes]) -> Archive:
             malformed("Its archive_version is not 0, the only one that torch 2.13 writes.")
         if "byteorder" in records and _text(archive, records, "byteorder") != "little":
             malformed("It was written on a big-endian machine.")
-        weights = _payloads(
-            archive, records, WEIGHTS_CONFIG_FILENAME_FORMAT.format(program_name), WEIGHTS_DIR
-        )
-        constants = _payloads(
-            archive, records, CONSTANTS_CONFIG_FILENAME_FORMAT.format(program_name), CONSTANTS_DIR
-        )
-        program = _json(archive, records, MODELS_FILENAME_FORMAT.format(program_name))
+        weights = _payloads(archive, records, WEIGHTS_CONFIG.format(program_name), WEIGHTS)
+        constants = _payloads(archive, records, CONSTANTS_CONFIG.format(program_name), CONSTANTS)
+        program = _json(archive, records, MODEL.format(program_name))
         wanted = {payload.record for payload in [*weights.values(), *constants.values()]}
         blobs = {record: _bytes(archive, records[record]) for record in sorted(wanted)}
     for name, payload in [*weights.items(), *constants.items()]:
-        _check_payload(name, payload, len(blobs[payload.record]), blobs[payload.record])
+        _check_payload(name, payload, len(blobs[payload.record]))
     return Archive(program, weights, constants, blobs)
-
-
-def write(archive: Archive, sample: torch.Tensor, file: IO[bytes]) -> None:
-    """A clean archive of checked parts, with a sample input of our own."""
-    buffer = io.BytesIO()
-    torch.save(((sample,), {}), buffer)
-    with PT2ArchiveWriter(file) as writer:
-        for record, blob in archive.blobs.items():
-            writer.write_bytes(record, blob)
-        for form, payloads in (
-            (WEIGHTS_CONFIG_FILENAME_FORMAT, archive.weights),
-            (CONSTANTS_CONFIG_FILENAME_FORMAT, archive.constants),
-        ):
-            writer.write_string(form.format("model"), json.dumps({"config": _config(payloads)}))
-        writer.write_string(MODELS_FILENAME_FORMAT.format("model"), json.dumps(archive.program))
-        writer.write_bytes(SAMPLE_INPUTS_FILENAME_FORMAT.format("model"), buffer.getvalue())
-
-
-def _config(payloads: dict[str, Payload]) -> dict[str, Any]:
-    return {
-        name: {
-            "path_name": payload.record.rsplit("/", 1)[1],
-            "is_param": payload.is_param,
-            "use_pickle": False,
-            "tensor_meta": payload.meta,
-        }
-        for name, payload in payloads.items()
-    }
 
 
 def malformed(detail: str, layer: str | None = None) -> NoReturn:
@@ -273,7 +245,7 @@ def _tensor_meta(name: str, meta: Any) -> dict[str, Any]:
     return {
         "dtype": meta["dtype"],
         "sizes": [{"as_int": size} for size in sizes],
-        "requires_grad": meta.get("requires_grad") is True and meta["dtype"] in FLOAT_TYPES,
+        "requires_grad": meta.get("requires_grad") is True and meta["dtype"] in FLOATS,
         "device": {"type": "cpu", "index": None},
         "strides": [{"as_int": stride} for stride in strides],
         "storage_offset": {"as_int": offset},
@@ -289,11 +261,10 @@ def _numbers(name: str, values: Any) -> list[int]:
     malformed(f"The tensor {quoted(name)} has sizes that are not plain numbers.", layer=name)
 
 
-def _check_payload(name: str, payload: Payload, stored: int, blob: bytes) -> None:
-    """Every number that the meta data reaches lies in the stored bytes, and all of them are finite."""
-    meta = payload.meta
-    sizes, strides = ([value["as_int"] for value in meta[key]] for key in ("sizes", "strides"))
-    offset, item = meta["storage_offset"]["as_int"], ITEM_BYTES[meta["dtype"]]
+def _check_payload(name: str, payload: Payload, stored: int) -> None:
+    """Every number that the meta data reaches lies in the stored bytes."""
+    sizes, strides, offset = payload.extent()
+    item = ITEM_BYTES[payload.meta["dtype"]]
     elements = math.prod(sizes)
     if stored % item:
         malformed(
@@ -307,16 +278,4 @@ def _check_payload(name: str, payload: Payload, stored: int, blob: bytes) -> Non
             f"The tensor {quoted(name)} of shape {tuple(sizes)} needs {max(last, elements) * item} bytes, "
             f"{stored} are stored.",
             layer=name,
-        )
-    if meta["dtype"] not in FLOAT_TYPES or not elements:
-        return
-    storage = torch.frombuffer(bytearray(blob), dtype=FLOAT_TYPES[meta["dtype"]])
-    values = torch.as_strided(storage, sizes, strides, offset)
-    bad = elements - int(torch.isfinite(values).sum())
-    if bad and (elements > 1 or bool(values.isnan())):
-        raise MethodError(
-            "malformed_model",
-            f"The weights {quoted(name)} hold {bad} numbers of {elements} that are NaN or infinite.",
-            layer=name,
-            hint="The network diverged while it was trained, or the file is damaged.",
         )

@@ -13,7 +13,8 @@ from torch.export.graph_signature import InputKind
 
 from basisconv.cost import LAYERS
 from basisconv.errors import MethodError
-from basisconv.formats.names import Names, module_path, quoted
+from basisconv.formats.attributes import module_path
+from basisconv.formats.names import Names, quoted
 
 aten = torch.ops.aten
 _CONVS: Final = (

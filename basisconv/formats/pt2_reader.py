@@ -13,20 +13,22 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from basisconv.errors import MethodError
-from basisconv.formats import pt2_archive, pt2_import, pt2_schema
+from basisconv.formats import pt2_archive, pt2_import, pt2_rewriting, pt2_schema
 from basisconv.formats.budget import Budget, foresee
 from basisconv.formats.names import Names, quoted, shortened
 from basisconv.formats.network import Network
 from basisconv.formats.onnx_checks import MAX_SIDE
-from basisconv.formats.pt2_archive import malformed
+from basisconv.formats.pt2_archive import Archive, malformed
 from basisconv.formats.specialise import frees_batch
 from basisconv.formats.tracing import trace
 
 _USUAL_SIDE: Final = 224  # where height or width is open and the program has no hint
 
 
-def canonicalise(source: Path | IO[bytes], target: IO[bytes]) -> None:
+def canonicalise(source: Path | IO[bytes] | Archive, target: IO[bytes]) -> None:
     """Write a clean archive of a stranger's: checked tensors, a rebuilt graph, a sample input of our own.
+
+    source: the file, or what `pt2_archive.read` made of it.
 
     Nothing of the stranger's is unpickled or evaluated. Raises MethodError: malformed_model,
     unsafe_serialization, unsupported_format, unsupported_operator, resource_limit.
@@ -35,9 +37,10 @@ def canonicalise(source: Path | IO[bytes], target: IO[bytes]) -> None:
         with source.open("rb") as file:
             archive = pt2_archive.read(file)
     else:
-        archive = pt2_archive.read(source)
+        archive = source if isinstance(source, Archive) else pt2_archive.read(source)
+    pt2_rewriting.refuse_infinite(archive)
     archive.program = pt2_schema.rebuild(archive.program)
-    pt2_archive.write(archive, _sample(archive.program), target)
+    pt2_rewriting.write(archive, _sample(archive.program), target)
 
 
 def load(

@@ -19,7 +19,7 @@ from tests.formats.nets import (
     small_onnx,
     small_pt2,
 )
-from worker.inspection import inspect_model
+from worker.first_look import inspect_model
 
 
 def inspect(folder: Path, data: bytes, kind: str, **requested: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from app.models import architectures as listed
 from basisconv.formats import architectures, checkpoint, pt2_reader
 from tests.support import networks
 from tests.support.networks import NO_DATA, has_data
-from worker.inspection import inspect_model
+from worker.first_look import inspect_model
 
 State = dict[str, torch.Tensor]
 TORCHVISION = {  # numbers of parameters that torchvision publishes, for 1000 classes

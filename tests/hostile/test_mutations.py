@@ -41,7 +41,7 @@ from tests.hostile.mutating import budget, bytes_of, json_of, message_of
 from worker import messages
 from worker.data.canonical import read_canonical
 from worker.data.ingest import inspect_dataset
-from worker.inspection import Requested
+from worker.requested import Requested
 
 pytestmark = pytest.mark.slow
 SMALL = Budget(1e9, 1e9, 1e8)
