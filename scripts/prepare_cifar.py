@@ -16,9 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.support import networks
 
 
-def main(folder: Path, name: str = "cifar10_resnet20_a") -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    module = networks.load(name).eval()
+def save_network(module: torch.nn.Module, folder: Path) -> None:
     example = torch.zeros(2, 3, 32, 32)
     batch = {0: torch.export.Dim("batch", min=1, max=4096)}
     program = torch.export.export(module, (example,), dynamic_shapes=(batch,))
@@ -26,9 +24,18 @@ def main(folder: Path, name: str = "cifar10_resnet20_a") -> None:
     torch.onnx.export(
         module, (example,), dynamo=True, dynamic_shapes=(batch,), external_data=False, verbose=False
     ).save(folder / "resnet20.onnx")  # type: ignore[union-attr]
-    x_train, y_train = networks.cifar10_images("train")
-    x_test, y_test = networks.cifar10_images("test", 10_000)
+
+
+def save_images(folder: Path, train: int | None = None, test: int = 10_000) -> None:
+    x_train, y_train = networks.cifar10_images("train", train)
+    x_test, y_test = networks.cifar10_images("test", test)
     np.savez(folder / "cifar10.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+
+
+def main(folder: Path, name: str = "cifar10_resnet20_a") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_network(networks.load(name).eval(), folder)
+    save_images(folder)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 A block opens with ```` ```sh run ```` or ```` ```python run ````. All of a page run in one shell, so what one
 sets the next can use; the first command that fails ends the page. A block ```` ```text output ```` says what
 the block before it prints, with `…` for what differs from time to time. What the tutorial marks with `setup`
-runs before other pages, once: signing in, and the network and images that the examples are about. Blocks with
+runs before other pages, once: signing in, and the network and images that the examples are about; a page with
+`setup` blocks of its own, as the README, has all it needs itself. Blocks with
 `last` run after all others, from the bottom to the top: what deletes things. Blocks with `slow`, which wait
 for jobs, run with `make test-docs` alone.
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from tests.docs import cifar
 from tests.docs.pages import ROOT, Block, blocks
 from tests.support.service import Service
 
@@ -50,6 +52,11 @@ def setup_steps() -> list[Step]:
     return [step for step in steps(TUTORIAL) if "setup" in step.block.words]
 
 
+def stands_alone(page: Path) -> bool:
+    """Whether a page takes nothing of the tutorial for granted."""
+    return any("setup" in block.words for block in blocks(page))
+
+
 def is_said(wanted: str, output: str) -> bool:
     """Whether the output is what the page says; `…` stands for anything, and blank space for other such."""
     parts = " ".join(wanted.split()).split("…")
@@ -67,9 +74,11 @@ class Reader:
         """Run the page. Raises AssertionError with the block that failed or printed something else."""
         self._prepare()
         wanted = steps(page, slow=slow)
-        if page != TUTORIAL and any("last" in step.block.words for step in wanted):
+        if stands_alone(page):
+            cifar.make(self.folder)
+        elif any("last" in step.block.words for step in wanted):
             wanted = setup_steps() + wanted  # what is deleted at the end has to be the page's own
-        elif page != TUTORIAL:
+        else:
             self._run(setup_steps(), TUTORIAL, after="declare -p URL KEY MODEL DATA; declare -f api")
         self._run(wanted, page)
 

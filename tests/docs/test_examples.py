@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, all_pages, links
-from tests.docs.running import TUTORIAL, Reader, steps
+from tests.docs.running import TUTORIAL, Reader, stands_alone, steps
 from tests.docs.sending import Sender, request_bodies
 from tests.support.service import Service
 
@@ -38,9 +38,13 @@ def test_examples_that_wait_for_jobs_do_too(page: Path, reader: Reader) -> None:
 
 
 def test_a_page_that_takes_the_tutorials_names_for_granted_leads_there() -> None:
-    pages = {*PAGES, *SLOW} - {TUTORIAL}
+    pages = [page for page in {*PAGES, *SLOW} if not stands_alone(page)]
     lost = [page for page in pages if not any("tutorial.md#" in link.target for link in links(page))]
     assert lost == []
+
+
+def test_the_readmes_walk_through_is_among_what_runs() -> None:
+    assert len(steps(ROOT / "README.md", slow=True)) == 3
 
 
 def test_the_pages_show_what_the_tutorial_tells_to_press() -> None:
