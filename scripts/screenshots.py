@@ -169,6 +169,7 @@ def open_batch(page: Page) -> None:
         page.locator(".rows a.title").first.click()
     page.locator("#batch .status.completed").wait_for(timeout=JOB_MILLISECONDS)
     page.locator("[data-points] a").nth(7).wait_for()
+    page.locator("#jobs .status:not(.succeeded)").first.wait_for(state="detached")  # asked for by itself
 
 
 @contextmanager

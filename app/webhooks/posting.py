@@ -3,6 +3,7 @@
 Of the answer only the status is read: what a server says must not become readable through this service.
 """
 
+import re
 import ssl
 import time
 from collections.abc import Iterable
@@ -43,7 +44,7 @@ def post(url: str, headers: dict[str, str], body: bytes, *, seconds: float, priv
     except ssl.SSLError as error:
         return Outcome(error=f"The connection could not be made safe: {error.reason or 'TLS failed'}.")
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, OSError) as error:
-        words = str(error) or type(error).__name__
+        words = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
         return Outcome(error=f"Could not be reached: {words[:200]}.")
 
 

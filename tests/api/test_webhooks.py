@@ -239,6 +239,7 @@ def test_a_receiver_that_cannot_be_reached_is_told_in_words(
     (message,) = messages(client, webhook)
     assert (message["status"], message["last_status"]) == ("given_up", None)
     assert "Could not be reached" in message["last_error"]
+    assert "Errno" not in message["last_error"]
 
 
 def test_a_sender_that_was_killed_costs_a_wait_and_no_message(

@@ -105,8 +105,8 @@ export class Pareto {
       width: this.place.clientWidth,
       height: this.place.clientHeight,
       scales: {
-        x: { time: false, range: (_, low, high) => padded(low, high, 0) },
-        y: { range: (_, low, high) => padded(low, high, -Infinity) },
+        x: { time: false, range: (_, low, high) => padded(low, high, Math.abs(high) || 1, 0) },
+        y: { range: (_, low, high) => padded(low, high, 0.1, -Infinity) }, // shares: little above all of it
       },
       axes: [
         { ...style, size: 28, space: 80, values: (_, ticks) => ticks.map((tick) => COSTS[cost].shown(tick)) },
@@ -212,8 +212,9 @@ export class Pareto {
   }
 }
 
-function padded(low, high, least) {
-  const room = (high - low || Math.abs(high) || 1) * 0.06;
+// `usual`: the width of a range that has none.
+function padded(low, high, usual, least) {
+  const room = (high - low || usual) * 0.06;
   return [Math.max(low - room, least), high + room];
 }
 
