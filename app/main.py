@@ -9,7 +9,6 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.staticfiles import StaticFiles
 
 from app.api import health, readiness
 from app.api.document import install_document
@@ -35,7 +34,7 @@ from app.uploads.endpoints import PATH as UPLOADS
 from app.uploads.headers import TusHeaders
 from app.uploads.sweeper import Sweeper
 from app.web import batch_pages, pages, webhook_pages
-from app.web.rendering import STATIC
+from app.web.assets import Assets
 from app.webhooks.sender import Sender
 
 API_VERSION: Final = "1"  # of the contract, not of the package
@@ -148,7 +147,7 @@ async def _look_at_process(services: Services) -> None:
 
 def _include_pages(app: FastAPI) -> None:
     """The browser's pages and their files."""
-    app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC), minimum_size=1_000, compresslevel=6))
+    app.mount("/static", GZipMiddleware(Assets(), minimum_size=1_000, compresslevel=6))
     app.include_router(pages.router)
     app.include_router(batch_pages.router)
     app.include_router(webhook_pages.router)

@@ -29,7 +29,8 @@ from app.models import service as model_service
 from app.models.architectures import KNOWN
 from app.models.schemas import show_model
 from app.web import compare, example, job_view, queries, result_view, wording
-from app.web.rendering import STATIC, render
+from app.web.assets import STATIC
+from app.web.rendering import render
 from app.web.shown import Document, pager, plain
 
 router = APIRouter(include_in_schema=False, route_class=OneThread)

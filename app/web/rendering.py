@@ -1,6 +1,5 @@
 """Templates as responses: escaping on, own filters, a content policy without any inline script or style."""
 
-import hashlib
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,22 +9,15 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader
 
 from app.web import formatting, wording
+from app.web.assets import static, stylesheet
 
 HERE: Final = Path(__file__).resolve().parent
-STATIC: Final = HERE / "static"
 
 # Charts set styles through the object model, which this policy allows; style attributes it forbids.
 CONTENT_POLICY: Final = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-
-
-@cache
-def static(name: str) -> str:
-    """A static file's address with its content's hash, so that a new version is never hidden by a cache."""
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:10]
-    return f"/static/{name}?v={digest}"
 
 
 @cache
@@ -101,7 +93,7 @@ def environment() -> Environment:
         "kind": _kind,
         "achievable": _achievable,
     }
-    env.globals |= {"static": static, "version": service_version()}
+    env.globals |= {"static": static, "stylesheet": stylesheet, "version": service_version()}
     return env
 
 

@@ -13,7 +13,8 @@ from functools import cache
 from typing import Any, Final
 
 from app.web import figures, job_view, result_view
-from app.web.rendering import STATIC, environment, service_version
+from app.web.assets import STATIC
+from app.web.rendering import environment, service_version
 
 Document = Mapping[str, Any]
 Series = Mapping[str, Sequence[tuple[int, float]]]  # of a metric: step and value

@@ -127,6 +127,24 @@ def test_the_first_page_is_painted_soon_on_a_slow_machine(
         }).observe({ type: "paint", buffered: true }))"""
     )
     assert painted < 5_000  # usually a few hundred milliseconds; the machine may be busy with other tests
+    waited_for = page.evaluate(
+        """performance.getEntriesByType("resource")
+          .filter((one) => one.renderBlockingStatus === "blocking").map((one) => one.name)"""
+    )
+    assert len(waited_for) == 1, waited_for
+
+
+def test_times_are_told_in_the_readers_own_zone(
+    open_page: OpenPage, shared_server: Service, finished: dict[str, Any]
+) -> None:
+    shown = []
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # never on the same day
+        page = open_page(timezone_id=zone, locale="en-GB")
+        page.goto(f"{shared_server.url}/jobs")
+        time = page.locator("time").first
+        expect(time).not_to_contain_text("UTC")
+        shown.append(time.inner_text())
+    assert shown[0] != shown[1]
 
 
 def test_without_scripts_the_job_page_shows_the_state_as_of_loading(

@@ -1,11 +1,12 @@
 // On every page: times in the reader's own zone, copy buttons, and a word when htmx cannot reach the server.
 
-const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+let date; // made when it is needed: that takes longer than to draw a small page
 
 function localTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const when = new Date(time.dateTime);
-    if (!Number.isNaN(when.valueOf())) time.textContent = DATE.format(when);
+    date ??= new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+    if (!Number.isNaN(when.valueOf())) time.textContent = date.format(when);
   }
 }
 
@@ -30,5 +31,7 @@ document.addEventListener("click", async (event) => {
   }, 2000);
 });
 
-prepare(document);
+// After the first paint, which shows the times as the server writes them.
+requestAnimationFrame(() => setTimeout(() => localTimes(document)));
+copyButtons(document);
 document.addEventListener("htmx:after:swap", () => prepare(document));
