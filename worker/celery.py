@@ -38,6 +38,11 @@ def configuration() -> dict[str, Any]:
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,  # kombu's 10 means a look every 100 s
             "socket_keepalive": True,
+            "socket_connect_timeout": 5,
+            # Into a dead network a command waits for ever without the one, and the wait for messages is begun
+            # anew after twice the other, for the broker has to say every second that there is none.
+            "socket_timeout": 5,
+            "health_check_interval": 10,
         },
         "worker_hijack_root_logger": False,
     }

@@ -3,12 +3,14 @@
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Event
 from typing import Any
 
 import pytest
+import redis
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
@@ -17,7 +19,9 @@ from app.core.clock import SystemClock
 from app.core.db import make_engine
 from app.core.events import BusListener, BusPublisher
 from app.core.patience import patience
+from app.core.queue import CeleryDoorbell
 from app.core.settings import Settings
+from app.embedded.processes import Worker
 from app.jobs.tables import Job
 from app.keys.service import ensure_owner_key
 from app.main import build_services, create_app
@@ -121,6 +125,22 @@ def test_a_lease_outlives_a_network_that_was_dead_for_longer_than_its_heartbeat_
         wait_until(lambda: until() > before, LONG)
         assert not heartbeat.lost.is_set()
     runtime.engine.dispose()
+
+
+@pytest.mark.slow
+def test_a_worker_whose_broker_vanished_hears_the_bell_again(
+    settings: Settings, worker_process: Callable[..., Worker], broker_url: str
+) -> None:
+    doorbell = CeleryDoorbell(broker_url)
+    with Proxy(address_of(broker_url)) as proxy, redis.Redis.from_url(broker_url) as valkey:
+        way = SecretStr(through(broker_url, proxy))
+        worker_process("quick", settings.model_copy(update={"broker_url": way}))
+        proxy.swallow()
+        time.sleep(1)
+        proxy.forward()
+        doorbell.ring("worker.inspect_model", "model_1")
+        wait_until(lambda: not valkey.llen("quick"), 3 * LONG)
+    doorbell.close()
 
 
 def test_a_listener_whose_broker_vanished_finds_it_again(

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from obstore.exceptions import BaseError
 
 from app.core.settings import Settings
 from app.embedded.processes import Worker
+from app.storage.store import SHORT_RETRY_SECONDS, open_store
 from tests.faults.conftest import Bench
 from tests.support.processes import wait_until
 from tests.support.proxy import Proxy
@@ -28,6 +30,21 @@ def way(s3_server: S3Server, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> It
 @pytest.fixture
 def settings(settings: Settings, s3_url: str, way: Proxy) -> Settings:
     return settings.model_copy(update={"storage_url": s3_url, "grace_seconds": GRACE_SECONDS})
+
+
+@pytest.mark.slow
+def test_a_request_gives_a_bucket_that_vanished_up_within_a_minute_and_finds_it_again(
+    s3_url: str, way: Proxy
+) -> None:
+    store = open_store(s3_url, SHORT_RETRY_SECONDS)
+    kept = store.put_bytes(b"kept")
+    way.swallow()
+    began = time.monotonic()
+    with pytest.raises(BaseError):
+        store.exists(kept.sha256)
+    assert time.monotonic() - began < 90  # else 210
+    way.forward()
+    assert store.exists(kept.sha256)
 
 
 @pytest.mark.parametrize(
