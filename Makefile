@@ -18,7 +18,7 @@ run: setup ## serve on 127.0.0.1:${PORT:-8000} until Ctrl-C; everything lies in 
 demo: setup ## the main job on the bundled example, from the command line
 	@exec $(BIN)/basisconv demo
 
-test: setup ## all tests that take no minutes each; about 17 minutes on 2 cores; ARGS go to pytest
+test: setup ## all tests that take no minutes each; about a quarter of an hour on 2 cores; ARGS go to pytest
 	@exec scripts/test.sh $(ARGS)
 
 test-faults: setup ## kill everything in every stage of a job; writes benchmarks/results/faults.md

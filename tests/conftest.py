@@ -28,16 +28,19 @@ _OWNED = pytest.StashKey[OwnedServers]()
 # browser, for Playwright leaves an event loop behind, beside which asyncio.run() refuses.
 _FIRST = ("hostile", "faults", "run", "storage", "worker", "uploads")
 _LAST = ("docs", "client", "e2e")
+# Of the last folder's files those that take longest, so that neither process is left with one at the end.
+_LONGEST = ("test_main_path.py", "test_form.py", "test_accessibility.py", "test_uploads.py", "test_plan.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
 
-    def turn(item: pytest.Item) -> int:
-        folder = item.path.relative_to(root).parts[0]
+    def turn(item: pytest.Item) -> tuple[int, int]:
+        folder, file = item.path.relative_to(root).parts[0], item.path.name
         if folder in _FIRST:
-            return _FIRST.index(folder) - len(_FIRST)
-        return _LAST.index(folder) + 1 if folder in _LAST else 0
+            return _FIRST.index(folder) - len(_FIRST), 0
+        after = _LONGEST.index(file) if folder == _LAST[-1] and file in _LONGEST else len(_LONGEST)
+        return _LAST.index(folder) + 1 if folder in _LAST else 0, after
 
     items.sort(key=turn)
 

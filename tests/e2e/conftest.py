@@ -1,5 +1,6 @@
 """A real Chromium before the real service. Every page is watched: what it logs and whom it asks."""
 
+import base64
 import os
 import shutil
 import time
@@ -27,6 +28,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+JOB_MILLISECONDS = 90_000
 STEP_MILLISECONDS = 15_000  # generous: two cores may be busy with other tests
 VENDOR = Path(__file__).resolve().parents[2] / "app" / "web" / "static" / "vendor"
 
@@ -117,6 +119,22 @@ def sign_in(context: BrowserContext, service: Service) -> None:
     """The session of the service's key, as the sign-in page gives it."""
     answer = context.request.post(f"{service.url}/sign-in", form={"key": service.key})
     assert answer.ok, answer.text()
+
+
+def drop(page: Page, box: str, file: Path) -> None:
+    """Let a real file fall onto a box, as the browser's own events tell it."""
+    data = base64.b64encode(file.read_bytes()).decode()
+    transfer = page.evaluate_handle(
+        """([name, data]) => {
+          const transfer = new DataTransfer();
+          const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+          transfer.items.add(new File([bytes], name));
+          return transfer;
+        }""",
+        [file.name, data],
+    )
+    for event in ("dragenter", "dragover", "drop"):
+        page.dispatch_event(box, event, {"dataTransfer": transfer})
 
 
 def wait_for(client: httpx.Client, path: str, wanted: str, seconds: float = 90) -> dict[str, Any]:
