@@ -23,9 +23,9 @@ from worker.pipeline import Report, open_work
 from worker.synthetic import synthesise
 from worker.work import Message, Said, Work, progress, told, warning
 
-LEAST_IMAGES: Final = 64
+LEAST_IMAGES: Final = 32
 # Of measuring: seconds for a CIFAR ResNet, less than a minute for ResNet-50.
-WORK_MACS: Final = {"cpu": 1e12, "cuda": 3e13}
+WORK_MACS: Final = {"cpu": 5e11, "cuda": 3e13}
 PASSES: Final = 4  # forward and twice as much backward for the outputs' metric, forward for the patches
 MAKING_MACS: Final = 2e11  # of making images where none came: to choose by, fewer will do than to fit on
 MAKING, LOOKING = 0.5, 0.1  # shares of the time, where images are made, and of the original's answers
