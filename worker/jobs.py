@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -125,7 +125,7 @@ def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
         )
         if ending.kind == "result":
             reporter.finish_stage()
-        reporter.write()
+        reporter.write_last(_tells_no_more(runtime, heartbeat))
         carrier.finish(_carrying(settings, ending))
         if not cached:
             inputs.keep_sized(runtime, claimed.model, claimed.dataset, folder)
@@ -134,6 +134,12 @@ def _attempt(runtime: Runtime, claimed: Claimed, heartbeat: Heartbeat) -> None:
             storing = attempt.storing(runtime, heartbeat)
             ending, outputs = _store_outputs(runtime, folder, ending, storing)
         _end(runtime, claimed, heartbeat, ending, outputs)
+
+
+def _tells_no_more(runtime: Runtime, heartbeat: Heartbeat) -> Callable[[], bool]:
+    """When the rest of a child's words may be dropped: the job is another's, or the worker must stop."""
+    must_stop = attempt.until_stopped(runtime)
+    return lambda: heartbeat.lost.is_set() or must_stop()
 
 
 def _fetch_parts(

@@ -1,6 +1,7 @@
 """What a job's child says, written to the database in small transactions, each followed by a ring."""
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from app.jobs import events
 from app.jobs.checkpoints import Reached
 from app.jobs.states import ACTIVE
 from app.jobs.tables import Job, JobMetric
+from worker.attempt import persistently
 from worker.carrier import Carrier
 from worker.messages import (
     CheckpointMessage,
@@ -88,16 +90,28 @@ class JobReporter:
 
     def write(self) -> None:
         """Write everything now. A database that is away is tried again at the next call."""
+        try:
+            self._write_all()
+        except SQLAlchemyError as error:
+            log.warning("report.delayed", job_id=self._job_id, error=type(error).__name__)
+
+    def write_last(self, is_over: Callable[[], bool]) -> None:
+        """The same when no call follows: while the database is away again and again, until `is_over`."""
+        try:
+            persistently(self._write_all, is_over)
+        except SQLAlchemyError as error:
+            log.warning("report.lost", job_id=self._job_id, error=type(error).__name__)
+
+    def _write_all(self) -> None:
         self._flushed = time.monotonic()
         kept = (self._stage, list(self._warnings), self._points, self._events)
         try:
             with self._runtime.sessions.begin() as session:
                 self._write(session, self._runtime.clock.now())
-        except SQLAlchemyError as error:
+        except SQLAlchemyError:
             self._stage, self._warnings, self._points, self._events = kept
             self._reached.clear()
-            log.warning("report.delayed", job_id=self._job_id, error=type(error).__name__)
-            return
+            raise
         self._waiting.clear()
         self._urgent = False
         for file, reached in self._reached:

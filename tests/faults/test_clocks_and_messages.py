@@ -65,13 +65,14 @@ def test_a_worker_that_is_killed_while_the_clock_is_wrong_is_found_out_all_the_s
 def test_a_database_that_is_away_for_longer_than_a_lease_takes_no_job_from_its_worker(
     ground: Ground, faults_table: Table, work: str
 ) -> None:
-    """However the work stands: the worker's renewals must outlive it, and so must the news of its end."""
+    """However the work stands: the worker's renewals must outlive it, and all that is still to be told."""
     rig = ground.rig
+    stage = "export" if work == "goes on" else "decompose"  # so that curves are to be told as well
     try:
-        with rig.held("export"):
+        with rig.held(stage):
             job_id = ground.submit()
             follower = rig.follow(job_id)
-            rig.wait(lambda: follower.has_seen(type="stage", stage="export"), what="the stage export")
+            rig.wait(lambda: follower.has_seen(type="stage", stage=stage), what=f"the stage {stage}")
             rig.down.add("postgres")
             began = time.monotonic()
             rig.kill_postgres()
