@@ -3,7 +3,7 @@
 BIN := .venv/bin
 export PYTHON
 
-.PHONY: help setup run demo test test-faults test-networks test-client test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc client-docs reference test-docs \
+.PHONY: help setup run demo test axe-report test-faults test-networks test-client test-fuzz test-hostile test-big-upload lint format migration-check migration openapi settings-doc client-docs reference test-docs \
 	peers bench-method bench-others bench-gpu bench-speed bench-report bench-headline bench-service bench-batch bench-room bench-finetune bench-latency pictures clean
 
 help: ## this list
@@ -20,6 +20,10 @@ demo: setup ## the main job on the bundled example, from the command line
 
 test: setup ## all tests that take no minutes each; about a quarter of an hour on 2 cores; ARGS go to pytest
 	@exec scripts/test.sh $(ARGS)
+
+axe-report: setup ## what axe-core finds on every page; writes benchmarks/results/accessibility.md
+	BASISCONV_AXE_REPORT=benchmarks/results/accessibility.md OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -q tests/e2e/test_accessibility.py $(ARGS)
 
 test-faults: setup ## kill everything in every stage of a job; writes benchmarks/results/faults.md
 	@rm -rf build/faults

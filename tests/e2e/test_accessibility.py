@@ -1,8 +1,11 @@
 """axe-core finds nothing serious on any page, light or dark, and no page jumps while it loads.
 
+With BASISCONV_AXE_REPORT (`make axe-report`) what was found stands in that file afterwards.
 States: signed out, a wrong key, everything empty, full, a job at work, refused fields, rejected and failed.
 """
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,14 +21,22 @@ MOST_SHIFT = 0.1  # the sum of layout shifts that counts as good
 # Swagger's own part of /docs is theirs; our frame around it is looked at like every page.
 RUN = """async () => {
   const found = await axe.run({ exclude: [["#swagger-ui"]] }, { resultTypes: ["violations"] });
-  return found.violations.filter((one) => ["serious", "critical"].includes(one.impact))
-    .map((one) => [one.id, ...one.nodes.map((node) => `${node.target} ${node.failureSummary}`)].join("; "));
+  const all = found.violations.map((one) => ({
+    impact: one.impact,
+    id: one.id,
+    told: [one.id, ...one.nodes.map((node) => `${node.target} ${node.failureSummary}`)].join("; "),
+  }));
+  return { version: found.testEngine.version, passed: found.passes.length, all };
 }"""
+GRAVE = ("serious", "critical")
 SHIFTS = """window.shifted = 0;
 new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
 }).observe({ type: "layout-shift", buffered: true });"""
 LONG = {"epochs": 1000, "update": "all", "objective": "distill", "augment": "none"}
+REPORT = "BASISCONV_AXE_REPORT"
+_rows: list[str] = []  # of the report
+_versions: set[str] = set()
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +51,38 @@ def look(page: Page, axe: str, state: str) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         page.evaluate(axe)
-        assert page.evaluate(RUN) == [], f"{state}, {scheme}"
+        found = page.evaluate(RUN)
+        grave = [one["told"] for one in found["all"] if one["impact"] in GRAVE]
+        note(state, scheme, found, len(grave))
+        assert grave == [], f"{state}, {scheme}"
+
+
+def note(state: str, scheme: str, found: dict[str, Any], grave: int) -> None:
+    """A row of the report."""
+    where = re.sub(r"_[0-9a-z]{26}", "_…", re.sub(r"https?://[^/]+", "", state)) or "/"
+    lesser = ", ".join(f"{one['id']} ({one['impact']})" for one in found["all"] if one["impact"] not in GRAVE)
+    _rows.append(f"| {where} | {scheme} | {found['passed']} | {grave} | {lesser or 'none'} |")
+    _versions.add(found["version"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def report() -> Iterator[None]:
+    """Written at the end, where it is asked for."""
+    yield
+    said = (
+        "Written by `make axe-report`: axe-core {} in Chromium, on every page of the real service in its "
+        "states. Rules that hold, and those that are broken, by weight."
+    )
+    if path := os.environ.get(REPORT):
+        head = [
+            "# What axe-core finds on the pages",
+            "",
+            said.format(", ".join(_versions)),
+            "",
+            "| page | colours | rules that hold | serious or critical | lesser |",
+            "|---|---|---:|---:|---|",
+        ]
+        Path(path).write_text("\n".join([*head, *_rows]) + "\n")
 
 
 def visit(page: Page, url: str, axe: str) -> None:
