@@ -157,13 +157,16 @@ class Training(Options):
     )
     batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(128, description="Images in a step.")
     learning_rate: Annotated[float, Field(gt=0, le=10)] | None = Field(
-        None, description="Peak learning rate; left out: chosen by short trials on held-back images."
+        None,
+        description="Peak learning rate; left out: chosen by short trials on held-back images. In kind "
+        "compress it is AdamW's for weights of root mean square 0.1, larger and smaller ones in proportion.",
     )
     augment: Literal["flip_crop", "none"] = Field(
         "flip_crop",
         description="flip_crop: images mirrored and cropped at random, in kind compress from the second "
         "epoch on; there the objective distill also pastes boxes of one image into another, which the "
-        "original answers too.",
+        "original answers too, and with labels the original is asked about both sides of each image. none: "
+        "for images whose mirror image means something else.",
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         0, description="Of everything random in the training."

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from basisconv.cost import evaluating
 from basisconv.finetune.data import TrainingData
 from basisconv.finetune.losses import Objective, distillation, label_loss
+from basisconv.finetune.original import Original
 from basisconv.finetune.steps import draws
 from basisconv.outputs import is_classifier, output_tensors
 
@@ -66,7 +67,10 @@ def hold_back(order: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Judge:
-    """Judges networks on all of `data`, each time on the same views of it, in batches of one size."""
+    """Judges networks on all of `data`, each time on the same views of it, in batches of one size.
+
+    `both_sides`: by the answers that Original gives then.
+    """
 
     def __init__(
         self,
@@ -75,8 +79,9 @@ class Judge:
         objective: Objective,
         batch_size: int,
         device: torch.device,
+        both_sides: bool = False,
     ) -> None:
-        self._teacher, self._data, self._objective = teacher, data, objective
+        self._original, self._data, self._objective = Original(teacher, both_sides), data, objective
         self._batch, self._device = batch_size, device
         self._answers: list[Answers] | None = None
 
@@ -98,18 +103,12 @@ class Judge:
             for start in range(0, len(self._data), self._batch):
                 rows = torch.arange(start, start + self._batch) % len(self._data)
                 images, labels = self._data.batch(rows, self._device, "none", draws(0, start), boxed)
-                kept.append(self._answers[len(kept)] if self._answers else self._ask(images))
+                kept.append(self._answers[len(kept)] if self._answers else self._original(images))
                 yield _View(images, labels, kept[-1], min(self._batch, len(self._data) - start), boxed)
             if self._objective != "distill" or not is_classifier(kept[0]):
                 break
         if sum(z.nbytes for answers in kept for z in answers) <= ANSWERS_BYTES:
             self._answers = kept
-
-    def _ask(self, images: Tensor) -> Answers:
-        if self._teacher is None:
-            return ()
-        with evaluating(self._teacher):
-            return output_tensors(self._teacher(images))
 
 
 class _Tally:

@@ -13,10 +13,10 @@ from basisconv.errors import InvalidRequest
 from basisconv.finetune.data import Augment, TrainingData
 from basisconv.finetune.losses import Objective, objective_loss
 from basisconv.finetune.norms import batch_norms
+from basisconv.finetune.original import Original
 from basisconv.finetune.steps import (
     State,
     Step,
-    decayed_groups,
     descend_,
     draws,
     finite,
@@ -27,6 +27,8 @@ from basisconv.finetune.steps import (
     saved,
     schedule,
     seeded,
+    sized_groups,
+    sizes,
 )
 from basisconv.nn import Factorized
 from basisconv.outputs import is_classifier, output_tensors
@@ -44,8 +46,10 @@ WEIGHT_DECAY = 1e-4  # on weights with two or more dimensions
 class FinetuneConfig:
     """`update`: "mixing" leaves the basis filters as they are (the paper's way), "all" trains everything.
 
-    `learning_rate`: the peak; None: 1e-3 for all, 2e-3 for mixing, and less in proportion to the first losses
-    where a classifier that is distilled agrees with the original from the start: large steps only shake it.
+    `augment`: with "flip_crop" and labels the original is also asked about both sides of each image.
+    `learning_rate`: the peak, for weights of root mean square 0.1; others' steps are in proportion to theirs.
+    None: 1e-3 for all, 2e-3 for mixing, and less in proportion to the first losses where a classifier that is
+    distilled agrees with the original from the start: large steps only shake it.
     `batch_norm`: "keep" the statistics, to which the layers were fitted, or "follow" each batch's, as from
     scratch.
     """
@@ -80,6 +84,7 @@ class Finetune:
         _check(teacher, data, config)
         self._student, self._teacher, self._data, self._config = student, teacher, data, config
         self._clock = clock
+        self._original = Original(teacher, asks_both_sides(config, data))
         self._device = next(student.parameters()).device
         self._batch = min(config.batch_size, len(data))
         self._per_epoch = len(data) // self._batch
@@ -89,8 +94,8 @@ class Finetune:
         self._listen = listening(self._steps)
         self._losses = 0.0  # sum over the steps that only listen
         self._peak = config.learning_rate  # None until those are over
-        groups = decayed_groups(self._learning.values(), WEIGHT_DECAY)
-        self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATES[config.update])
+        self._sizes = sizes(self._learning)
+        self._optimizer = self._new_optimizer()
         self._order: tuple[int, Tensor] | None = None
         self._classifies = False
         self._channels_last: bool | None = None  # None until both networks have been tried
@@ -131,6 +136,10 @@ class Finetune:
             epoch, self._config.epochs, self._done, self._steps, loss, learning_rate, self._batch / seconds
         )
 
+    def _new_optimizer(self) -> torch.optim.AdamW:
+        groups = sized_groups(self._learning, self._sizes, WEIGHT_DECAY)
+        return torch.optim.AdamW(groups, lr=LEARNING_RATES[self._config.update])
+
     def finish(self) -> None:
         """Leave the student as it was found: in eval mode, its weights in torch's usual layout."""
         self._student.eval()
@@ -158,8 +167,7 @@ class Finetune:
         teacher = None
         with precision(self._device):
             if self._teacher is not None and self._config.objective != "labels":
-                with evaluating(self._teacher):
-                    teacher = output_tensors(self._teacher(images))
+                teacher = self._original(images)
             if not self._student.training:
                 train_mode_(self._student, self._config.batch_norm)
             with seeded(self._config.seed, self._done, self._device):
@@ -211,6 +219,7 @@ class Finetune:
         for name, parameter in self._learning.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 state[f"optimizer.{key}.{name}"] = value
+        state |= {f"size.{name}": torch.tensor(size) for name, size in self._sizes.items()}
         state["done"] = torch.tensor(self._done)
         state["losses"] = torch.tensor(self._losses, dtype=torch.float64)
         if self._peak is not None:
@@ -225,6 +234,9 @@ class Finetune:
         Raises InvalidRequest for a state of another network.
         """
         restore_(self._student, part(state, "network."))
+        # those of the network that the run began with
+        self._sizes = {name: float(state.get(f"size.{name}", size)) for name, size in self._sizes.items()}
+        self._optimizer = self._new_optimizer()
         for name, parameter in self._learning.items():
             marks = {key: f"optimizer.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
             found = {key: state[mark].clone() for key, mark in marks.items() if mark in state}
@@ -281,6 +293,11 @@ def default_rate(config: FinetuneConfig, loss: float, classifies: bool) -> float
     peak = LEARNING_RATES[config.update]
     near = classifies and config.objective == "distill"
     return peak * min(1.0, loss / NEAR) if near else peak
+
+
+def asks_both_sides(config: FinetuneConfig, data: TrainingData) -> bool:
+    """Whether the original is asked about mirrored images too: where those may be shown and labels judge."""
+    return config.objective != "labels" and config.augment == "flip_crop" and data.labels is not None
 
 
 def _check(teacher: nn.Module | None, data: TrainingData, config: FinetuneConfig) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from basisconv.errors import MethodError
 from basisconv.finetune.data import TrainingData
 from basisconv.finetune.held_back import Judge, Judgement
-from basisconv.finetune.loop import BatchNorm, Finetune, FinetuneConfig, default_rate
+from basisconv.finetune.loop import BatchNorm, Finetune, FinetuneConfig, asks_both_sides, default_rate
 from basisconv.finetune.norms import batch_norms, reestimate_
 from basisconv.finetune.steps import State, Step, part, restore_, saved
 from basisconv.finetune.trials import RATES, Trial, best, next_rate, trial_steps
@@ -86,7 +86,8 @@ class Recovery:
         self.steps, self.per_epoch = first.steps, first.steps // max(config.epochs, 1)
         self._judge: Judge | None = None
         if held_back is not None and len(held_back):
-            self._judge = Judge(teacher, held_back, config.objective, first.batch_size, self._device)
+            size, both_sides = first.batch_size, asks_both_sides(config, data)
+            self._judge = Judge(teacher, held_back, config.objective, size, self._device, both_sides)
         self.judged: list[Judged] = []
         self.trials: list[Trial] = []
         self.stopped: Stopped | None = None

@@ -17,6 +17,7 @@ from basisconv.errors import InvalidRequest, MethodError
 WARM_UP = 0.05  # share of all steps
 LISTEN = 0.1  # share of all steps, at most
 LISTEN_MOST = 10  # of them
+USUAL_SIZE = 0.1  # root mean square of a CIFAR ResNet's weights, for which the usual rates were found
 State = dict[str, Tensor]
 
 
@@ -63,6 +64,31 @@ def decayed_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> l
     return [group for group in groups if group["params"]]
 
 
+def sizes(parameters: dict[str, nn.Parameter]) -> dict[str, float]:
+    """How large each tensor's steps are to be, by its own size: 1 for weights of root mean square 0.1.
+
+    Adam's steps are of one size whatever the weights are: a basis of 1/24 per weight would be shaken by what
+    moves a mixing of 1 hardly. Rounded to powers of two, so that few groups remain; 1 for vectors and zeros.
+    """
+    return {name: _size(parameter) if parameter.dim() >= 2 else 1.0 for name, parameter in parameters.items()}
+
+
+def _size(weight: nn.Parameter) -> float:
+    rms = float(weight.detach().double().square().mean().sqrt())
+    return 2.0 ** round(math.log2(rms / USUAL_SIZE)) if 0 < rms < math.inf else 1.0
+
+
+def sized_groups(
+    parameters: dict[str, nn.Parameter], size_of: dict[str, float], weight_decay: float
+) -> list[dict[str, Any]]:
+    """decayed_groups, apart by the size of their steps: `descend_` multiplies the rate by it."""
+    groups: list[dict[str, Any]] = []
+    for size in sorted(set(size_of.values())):
+        alike = [parameter for name, parameter in parameters.items() if size_of[name] == size]
+        groups += [group | {"size": size} for group in decayed_groups(alike, weight_decay)]
+    return groups
+
+
 def finite(loss: Tensor, step: int, steps: int, rate: float) -> float:
     """The loss of the step (counted from 1) as a number. Raises MethodError when it is none."""
     value = float(loss.detach())
@@ -76,9 +102,9 @@ def finite(loss: Tensor, step: int, steps: int, rate: float) -> float:
 
 
 def descend_(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    """One step down the loss at this rate."""
+    """One step down the loss at this rate, times the size of each group that has one."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("size", 1.0)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

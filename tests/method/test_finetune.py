@@ -1,6 +1,7 @@
 """Recovering accuracy."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from basisconv import BasisConv2d, InvalidRequest, MethodError, SeparableConv2d,
 from basisconv.finetune import FinetuneConfig, TrainingData, finetune
 from basisconv.finetune.data import flip_crop, paste_boxes
 from basisconv.finetune.loop import NEAR
+from basisconv.finetune.original import Original
 from basisconv.finetune.steps import listening, schedule
 from tests.method.shelf import Residual, Untraceable, randomize, seeded
 
@@ -99,6 +101,25 @@ def test_the_rate_follows_from_the_mean_of_the_losses_that_were_listened_to():
     assert run.peak == pytest.approx(1e-3 * min(1.0, sum(heard) / 3 / NEAR))
 
 
+def scaled(factor: float) -> nn.Sequential:
+    """The same network whatever the factor: what one layer makes larger, the next makes smaller."""
+    torch.manual_seed(5)
+    first, second, head = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(8, 8, 3, bias=False), nn.Linear(8, 10)
+    first.weight.data *= factor
+    second.weight.data /= factor
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+
+
+@pytest.mark.parametrize("factor", [2.0**-10, 2.0**10])
+def test_weights_of_every_size_learn_alike(factor):
+    teacher, found = networks()[1], []
+    for student in (scaled(1.0), scaled(factor)):
+        losses = [step.loss for step in finetune(student, teacher, DATA, config(epochs=4, augment="none"))]
+        found.append(losses)
+        assert losses[-1] < losses[0]
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
 class Seeing(nn.Module):
     """Remembers the images it was asked about."""
 
@@ -111,9 +132,9 @@ class Seeing(nn.Module):
         return self.inner(x)
 
 
-def asked(teacher: Seeing) -> list[torch.Tensor]:
-    """The batches of its last ten steps: two epochs."""
-    return teacher.seen[-10:]
+def asked(teacher: Seeing, sides: int = 1) -> list[torch.Tensor]:
+    """The batches of its last ten steps: two epochs. With two sides each is followed by its mirror image."""
+    return teacher.seen[-10 * sides :: sides]
 
 
 def test_images_are_seen_as_they_are_before_they_are_mirrored_and_cropped():
@@ -121,7 +142,7 @@ def test_images_are_seen_as_they_are_before_they_are_mirrored_and_cropped():
     list(finetune(student, teacher, DATA, config(objective="both", augment="flip_crop")))
     x, _ = DATA.batch(torch.arange(80), torch.device("cpu"))
     known = {row.numpy().tobytes() for row in x}
-    found = [{row.contiguous().numpy().tobytes() for row in batch} for batch in asked(teacher)]
+    found = [{row.contiguous().numpy().tobytes() for row in batch} for batch in asked(teacher, sides=2)]
     assert all(batch <= known for batch in found[:5])
     assert not any(batch <= known for batch in found[5:])
 
@@ -129,7 +150,7 @@ def test_images_are_seen_as_they_are_before_they_are_mirrored_and_cropped():
 @pytest.mark.parametrize(("changes", "pasted"), [({}, True), ({"augment": "none"}, False)])
 def test_classes_are_distilled_from_images_with_boxes_of_others(changes, pasted):
     student, teacher = networks()[0], Seeing()
-    list(finetune(student, teacher, DATA, config(**changes)))
+    list(finetune(student, teacher, replace(DATA, labels=None), config(**changes)))
     x, _ = DATA.batch(torch.arange(80), torch.device("cpu"))
     for batch in asked(teacher)[:5]:
         strange = [image for image in batch if not (image == x).flatten(1).all(1).any()]
@@ -138,6 +159,55 @@ def test_classes_are_distilled_from_images_with_boxes_of_others(changes, pasted)
             shares = (image == x).all(1).flatten(1).double().mean(1)
             assert shares.max() >= 0.65
             assert shares.topk(2).values.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "sides"),
+    [
+        (DATA, {}, 2),
+        (DATA, {"objective": "both"}, 2),
+        (DATA, {"augment": "none"}, 1),  # a mirrored image may mean something else
+        (replace(DATA, labels=None), {}, 1),  # only being the same as the original counts
+    ],
+)
+def test_the_original_is_asked_about_both_sides_where_labels_judge(data, changes, sides):
+    student, teacher = networks()[0], Seeing()
+    list(finetune(student, teacher, data, config(epochs=1, **changes)))
+    steps = teacher.seen[-5 * sides :]
+    for plain, other in zip(steps[::sides], steps[sides - 1 :: sides], strict=True):
+        assert torch.equal(other, plain.flip(3) if sides == 2 else plain)
+
+
+class Sides(nn.Module):
+    """Scores are the first row of an image's left half: its mirror image gets those of the right half."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 0, 0, :3]
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_answers_to_both_sides_are_averaged_where_the_first_choice_is_the_same(probabilities):
+    left = torch.tensor([[2.0, 1.0, -3.0], [1.0, 2.0, 0.5], [0.5, 0.2, 0.1]])
+    right = torch.tensor([[4.0, -1.0, 1.0], [2.0, 1.0, 0.0], [0.1, 0.3, 0.2]])
+    if probabilities:
+        left, right = left.softmax(1), right.softmax(1)
+    images = torch.cat([left, right.flip(1)], 1)[:, None, None]
+    own = left.log() if probabilities else left
+    mean = (own + (right.log() if probabilities else right)) / 2
+    (found,) = Original(Sides(), both_sides=True)(images)
+    assert torch.allclose(found, torch.stack([mean[0], own[1], own[2]]))
+    assert torch.equal(found.argmax(1), left.argmax(1))
+    assert torch.equal(Original(Sides(), both_sides=False)(images)[0], left)
+
+
+def test_networks_that_score_no_classes_are_asked_once():
+    asked_for = []
+    teacher = randomize(Untraceable())
+    teacher.register_forward_pre_hook(lambda _, inputs: asked_for.append(inputs[0]))
+    images = torch.randn(4, 3, 12, 12, generator=seeded(5))
+    found = Original(teacher, both_sides=True)(images)
+    assert len(asked_for) == 1
+    assert same(dict(enumerate(found)), dict(enumerate(Original(teacher, both_sides=False)(images))))
 
 
 @pytest.mark.parametrize("size", [(8, 8), (12, 16), (3, 5), (1, 1)])
@@ -240,18 +310,20 @@ def test_a_seed_decides_the_run_to_the_bit():
     assert not same(results[0], results[2])
 
 
-@pytest.mark.parametrize("stop", [0, 1, 4, 5, 7])
-def test_a_resumed_run_ends_at_the_same_bits(stop):
+# at 0.1 the weights have outgrown their first size before the run is stopped
+@pytest.mark.parametrize(("stop", "rate"), [(0, None), (1, None), (4, None), (5, None), (7, None), (7, 0.1)])
+def test_a_resumed_run_ends_at_the_same_bits(stop, rate):
+    wanted = config(learning_rate=rate)
     student, teacher = networks()
-    list(finetune(student, teacher, DATA, config()))
+    list(finetune(student, teacher, DATA, wanted))
     interrupted, _ = networks()
-    run = finetune(interrupted, teacher, DATA, config())
+    run = finetune(interrupted, teacher, DATA, wanted)
     for _ in range(stop):
         next(run)
     saved = run.state_dict()
     assert all(isinstance(value, torch.Tensor) for value in saved.values())
     resumed, _ = networks()
-    run = finetune(resumed, teacher, DATA, config())
+    run = finetune(resumed, teacher, DATA, wanted)
     run.resume(saved)
     rest = list(run)
     assert rest[0].step == stop + 1

@@ -25,6 +25,7 @@ from basisconv.finetune import (
 from basisconv.finetune.held_back import Judge
 from basisconv.finetune.losses import distillation
 from basisconv.finetune.norms import reestimate_
+from basisconv.finetune.original import Original
 from basisconv.finetune.steps import draws
 from basisconv.finetune.trials import MOST_STEPS, SHARE, best, next_rate, trial_steps
 from tests.method.shelf import Untraceable, randomize, seeded
@@ -49,8 +50,9 @@ def divergence(student: nn.Module, teacher: nn.Module, batch: int = 16, boxes: b
         for boxed in ((False, True) if boxes else (False,))
         for some in rows
     ]
+    original = Original(teacher, both_sides=True)
     with torch.no_grad():
-        return sum(float(distillation([student(x)], [teacher(x)])) for x in views) / len(views)
+        return sum(float(distillation([student(x)], original(x))) for x in views) / len(views)
 
 
 def test_a_tuning_that_only_harms_is_undone_to_the_bit():
@@ -101,20 +103,20 @@ def test_a_tenth_is_held_back_from_the_end_of_the_order_and_nothing_of_few_image
 @pytest.mark.parametrize("batch_size", [5, 16, 32])
 def test_a_judgement_does_not_depend_on_the_size_of_its_batches(batch_size):
     student, teacher = networks()
-    found = Judge(teacher, HELD, "both", batch_size, CPU)(student)
+    found = Judge(teacher, HELD, "both", batch_size, CPU, both_sides=True)(student)
     assert found.loss == pytest.approx(divergence(student.eval(), teacher, boxes=False), rel=1e-4)
-    whole = Judge(teacher, HELD, "both", 32, CPU)(student)
+    whole = Judge(teacher, HELD, "both", 32, CPU, both_sides=True)(student)
     assert (found.disagreement, found.accuracy_drop) == (whole.disagreement, whole.accuracy_drop)
 
 
 def test_distilled_classes_are_judged_on_images_with_boxes_too():
     student, teacher = networks()
-    judge = Judge(teacher, HELD, "distill", 16, CPU)
+    judge = Judge(teacher, HELD, "distill", 16, CPU, both_sides=True)
     found = judge(student)
     assert found.loss == pytest.approx(divergence(student.eval(), teacher), rel=1e-4)
     assert found.loss != pytest.approx(divergence(student, teacher, boxes=False), rel=1e-3)
     assert judge(student) == found
-    plain = Judge(teacher, HELD, "both", 16, CPU)(student)
+    plain = Judge(teacher, HELD, "both", 16, CPU, both_sides=True)(student)
     assert (found.disagreement, found.accuracy_drop) == (plain.disagreement, plain.accuracy_drop)
 
 
@@ -128,7 +130,7 @@ def test_the_original_diverges_from_itself_in_nothing():
 def test_judging_leaves_the_modes_as_they_were():
     student, teacher = networks()
     student.train()
-    Judge(teacher, HELD, "distill", 16, CPU)(student)
+    Judge(teacher, HELD, "distill", 16, CPU, both_sides=True)(student)
     assert student.training
 
 
@@ -137,7 +139,7 @@ def test_networks_that_score_no_classes_are_judged_by_their_error():
     student = copy.deepcopy(teacher)
     student.b.weight.data *= 0.9
     data = TrainingData(torch.randn(32, 3, 12, 12, generator=seeded(5)))
-    found = Judge(teacher, data, "distill", 16, CPU)(student)
+    found = Judge(teacher, data, "distill", 16, CPU, both_sides=True)(student)
     assert found.loss > 0
     assert (found.disagreement, found.accuracy_drop) == (None, None)
 
