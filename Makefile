@@ -104,11 +104,11 @@ test-docs: setup ## every example of the documentation, also those that wait for
 peers: setup ## build/peers: the methods that the benchmarks compare with, from their packages
 	@scripts/peers.sh
 
-bench-method: peers ## peers and us on CIFAR-10 ResNets, CPU, an hour on one core; ARGS="--resume" goes on
+bench-method: peers ## peers and us on CIFAR-10 ResNets, CPU, three hours on one core; ARGS="--resume" goes on
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.method --suite cpu $(ARGS)
 	$(BIN)/python -m benchmarks.report
 
-bench-others: setup ## nets on which nothing was chosen, calibration without images, foretold losses; an hour on one core
+bench-others: peers ## nets on which nothing was chosen, calibration without images, foretold losses; an hour and a half on one core
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.method --suite others $(ARGS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.method --suite datafree $(ARGS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.foretold

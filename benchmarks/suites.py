@@ -20,7 +20,7 @@ CUTS = (0.3, 0.5, 0.6, 0.7, 0.8)
 class Part:
     """`calibration`: images without labels. `recipe`: fine-tuning of the cuts in `tuned`, if any.
 
-    `once`: methods that get one seed and no tuning here, to stay within the time.
+    `once`: methods that get one seed here, `untuned`: methods without tuning, to stay within the time.
     """
 
     network: str
@@ -31,6 +31,7 @@ class Part:
     recipe: Recipe | None = None
     tuned: tuple[float, ...] = ()
     once: tuple[str, ...] = ()
+    untuned: tuple[str, ...] = ()
 
     def seeds_of(self, method: Method) -> tuple[int, ...]:
         """For compressing: one, where nothing depends on it."""
@@ -48,7 +49,7 @@ class Part:
         return tuple(cut for cut in cuts if not all(map(has, self.keys(method, seed, cut))))
 
     def tunes(self, method: Method, cut: float) -> bool:
-        return self.recipe is not None and method.name not in self.once and cut in (*self.tuned, 0.0)
+        return self.recipe is not None and method.name not in self.untuned and cut in (*self.tuned, 0.0)
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,15 @@ CPU = Suite(
             recipe=Recipe(6_400),
             tuned=(0.5, 0.7),
             once=(FORM_ONLY,),
+            untuned=(FORM_ONLY,),
         ),
         Part(
             "cifar10_resnet56_a",
             CUTS,
             calibration=512,
             methods=tuple(name for name in ALL if name != FORM_ONLY),
+            recipe=Recipe(6_400),
+            tuned=(0.5, 0.7),
             once=("spatial_svd",),
         ),
     )
@@ -79,17 +83,20 @@ CPU = Suite(
 
 _LONG = Recipe(None, epochs=100, objective="both")
 GPU = Suite(  # waits for a GPU: never run yet
-    (
-        Part("cifar10_resnet56_a", (0.5, 0.72), 1024, recipe=_LONG, tuned=(0.5, 0.72), once=(FORM_ONLY,)),
-        Part("cifar10_resnet20_a", (0.5, 0.72), 1024, recipe=_LONG, tuned=(0.5, 0.72), once=(FORM_ONLY,)),
-        Part(VGG16, (0.66, 0.89), 1024, recipe=_LONG, tuned=(0.66, 0.89), once=(FORM_ONLY,)),
+    tuple(
+        Part(network, cuts, 1024, recipe=_LONG, tuned=cuts, once=(FORM_ONLY,), untuned=(FORM_ONLY,))
+        for network, cuts in (
+            ("cifar10_resnet56_a", (0.5, 0.72)),
+            ("cifar10_resnet20_a", (0.5, 0.72)),
+            (VGG16, (0.66, 0.89)),
+        )
     )
 )
 
-_UNTUNED = ("uncompressed", "weights", "basisconv")
+_SHORT = tuple(name for name in ALL if name != FORM_ONLY)
 OTHERS = Suite(  # nothing was ever chosen on these
     tuple(
-        Part(name, (0.3, 0.5, 0.7), calibration=512 if "56" in name else 1024, methods=_UNTUNED, seeds=(0,))
+        Part(name, (0.3, 0.5, 0.7), calibration=512 if "56" in name else 1024, methods=_SHORT, seeds=(0,))
         for name in (*(n for n in RESNETS if n not in {part.network for part in CPU.parts}), PLAIN, MLPERF)
     )
 )

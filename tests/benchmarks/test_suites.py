@@ -7,7 +7,16 @@ from benchmarks.raw import Key
 from benchmarks.suites import CPU, SUITES, Part, small
 from benchmarks.tuning import Recipe
 
-PART = Part("net", (0.5, 0.7), 8, seeds=(0, 1, 2), recipe=Recipe(None), tuned=(0.5,), once=("spatial_svd",))
+PART = Part(
+    "net",
+    (0.5, 0.7),
+    8,
+    seeds=(0, 1, 2),
+    recipe=Recipe(None),
+    tuned=(0.5,),
+    once=("spatial_svd",),
+    untuned=("basisconv_basis",),
+)
 
 
 def test_what_depends_on_images_is_measured_with_every_seed_and_the_rest_once():
@@ -31,6 +40,12 @@ def test_only_the_chosen_cuts_are_tuned_and_the_network_as_it_came():
     assert PART.tunes(METHODS["uncompressed"], 0.0)
 
 
+def test_what_is_measured_once_may_be_tuned_and_what_is_left_untuned_is_not():
+    once = PART.keys(METHODS["spatial_svd"], 0, 0.5)
+    assert [(key.seed, key.tuned) for key in once] == [(0, False), (0, True)]
+    assert [key.tuned for key in PART.keys(METHODS["basisconv_basis"], 0, 0.5)] == [False]
+
+
 def test_only_cuts_with_a_row_missing_are_compressed_again():
     method, measured = METHODS["basisconv"], set[Key]()
     assert PART.missing(method, 0, measured.__contains__) == (0.5, 0.7)
@@ -49,7 +64,7 @@ def test_the_uncompressed_network_has_one_cut_of_nothing():
 def test_every_suite_tunes_cuts_that_it_measures_and_names_known_methods(suite):
     for part in suite.parts:
         assert set(part.tuned) <= set(part.cuts)
-        assert set(part.methods) | set(part.once) <= set(METHODS)
+        assert {*part.methods, *part.once, *part.untuned} <= set(METHODS)
 
 
 def test_the_small_suite_walks_the_same_way():
