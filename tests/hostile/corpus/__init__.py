@@ -78,6 +78,8 @@ def cases() -> list[Hostile]:
         names,
         onnx_bombs,
         onnx_files,
+        onnx_graphs,
+        onnx_words,
         other_formats,
         pickles,
         pt2_bombs,
