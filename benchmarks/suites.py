@@ -64,7 +64,7 @@ CPU = Suite(
             "cifar10_resnet20_a",
             CUTS,
             calibration=1024,
-            recipe=Recipe(6_400),
+            recipe=Recipe(None),
             tuned=(0.5, 0.7),
             once=(FORM_ONLY,),
             untuned=(FORM_ONLY,),
@@ -74,8 +74,6 @@ CPU = Suite(
             CUTS,
             calibration=512,
             methods=tuple(name for name in ALL if name != FORM_ONLY),
-            recipe=Recipe(6_400),
-            tuned=(0.5, 0.7),
             once=("spatial_svd",),
         ),
     )
