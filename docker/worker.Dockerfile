@@ -1,9 +1,11 @@
 # A Celery worker with torch.
-#   GPU:  docker build -f docker/worker.Dockerfile -t basisconv-worker .
+#   GPU:  docker build -f docker/worker.Dockerfile -t basisconv-worker --build-arg ONNXRUNTIME_GPU=1.31.1 .
 #   CPU:  docker build -f docker/worker.Dockerfile -t basisconv-worker-cpu --build-arg BASE=ubuntu:24.04 \
 #             --build-arg TORCH_INDEX_URL=<PyTorch's package index for CPU builds> .
 # torch's ordinary wheel carries CUDA's libraries, so the small `base` image is enough. Left empty,
 # TORCH_INDEX_URL means pip's own index: the CPU variant then works too, but is some gigabytes larger.
+# ONNXRUNTIME_GPU: the version of onnxruntime-gpu in place of onnxruntime, for networks timed on the GPU; 1.31.1
+# is for CUDA 13 and cuDNN 9, which torch brings along, and for x86-64. Left empty, they can be timed on the CPU only.
 ARG BASE=nvidia/cuda:13.0.1-base-ubuntu24.04
 
 FROM ${BASE} AS build
@@ -23,6 +25,12 @@ COPY worker worker
 COPY basisconv basisconv
 COPY client client
 RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt ./client '.[worker]'
+# Both packages bring the same module, so one has to go first.
+ARG ONNXRUNTIME_GPU=""
+RUN if [ -n "$ONNXRUNTIME_GPU" ]; then \
+        /opt/venv/bin/pip uninstall -y onnxruntime \
+        && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt "onnxruntime-gpu==$ONNXRUNTIME_GPU"; \
+    fi
 
 # hadolint ignore=DL3006
 FROM ${BASE}

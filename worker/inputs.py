@@ -40,7 +40,7 @@ def canonical(row: Model | Dataset) -> str:
 def policy(runtime: Runtime) -> Policy:
     """What a child may do that works on a network. With a GPU, its memory is the driver's affair."""
     settings = runtime.settings
-    devices = settings.device != "cpu" and has_devices()
+    devices = settings.wants_gpu() and has_devices()
     return Policy(
         address_bytes=0 if devices else settings.job_bytes,
         data_bytes=0 if devices else runtime.memory_bytes,
@@ -77,6 +77,7 @@ def describe(runtime: Runtime, model: Model, dataset: Dataset | None) -> dict[st
         },
         "dataset": None,
         "device": runtime.settings.device,
+        "latency_device": runtime.settings.latency_device,
         "threads": runtime.threads,
         "bytes_original": model.bytes,
     }

@@ -1,11 +1,13 @@
 """The end of a job: its result in the REST contract's words, and what did not turn out as wished."""
 
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from basisconv.cost import Costs, count
+from basisconv.formats.onnx_session import Device
 from basisconv.smallest import Try
 from worker import synthetic
 from worker.baseline import chance
@@ -15,7 +17,8 @@ from worker.work import Work
 
 NO_SPEED_UP: Final = 0.98  # of the original's time: less than 2 % faster is within the noise of timing
 ROUNDING: Final = 1e-9
-PACKAGES: Final = ("basisconv", "torch", "onnx", "onnxruntime", "numpy")
+PROCESSORS: Final[dict[Device, str]] = {"cpu": "CPU", "cuda": "GPU"}
+PACKAGES: Final = ("basisconv", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
 
 
 @dataclass
@@ -160,16 +163,17 @@ def _judge_speed(work: Work, before: Costs, after: Costs, found: Judgement) -> N
     slow = [timing for timing in work.timings if timing.ratio >= NO_SPEED_UP]
     replaced = sum(layer.replaced for layer in work.decomposition.layers) if work.decomposition else 0
     if slow:
-        found.warnings.append(("no_speed_up", no_speed_up(slow, after.macs / max(1, before.macs), replaced)))
+        said = no_speed_up(slow, after.macs / max(1, before.macs), replaced, work.latency_device)
+        found.warnings.append(("no_speed_up", said))
 
 
-def no_speed_up(slow: list[Timing], share: float, replaced: int) -> str:
+def no_speed_up(slow: list[Timing], share: float, replaced: int, device: Device) -> str:
     """Where nothing was gained, and why, as far as the figures tell."""
     places = " and ".join(
         f"at batch {t.batch} ({t.original.median_ms:.3g} ms before, {t.compressed.median_ms:.3g} ms after)"
         for t in slow
     )
-    return f"No speed-up on this CPU {places}, because {_why_slow(slow, share, replaced)}"
+    return f"No speed-up on this {PROCESSORS[device]} {places}, because {_why_slow(slow, share, replaced)}"
 
 
 def _why_slow(slow: list[Timing], share: float, replaced: int) -> str:
@@ -198,6 +202,7 @@ def result(work: Work, spent: Spent, judged: Judgement) -> dict[str, Any]:
     """api.md's Job.result; the supervisor adds artifacts, hashes and sizes to the exports."""
     before, after = work.costs_before, count(work.module, work.example)
     own = next(entry for entry in work.files if entry["format"] == work.network.format)
+    on_device = spent.peak_device_bytes if work.device.type == "cuda" else {}  # timing alone is no computing
     compressed = _figures(work, after, work.compressed)
     compressed |= {"bytes": own["bytes"]} | figures(work.timings, "compressed")
     original = _figures(work, before, work.reference)
@@ -210,13 +215,14 @@ def result(work: Work, spent: Spent, judged: Judgement) -> dict[str, Any]:
         "target_met": judged.met,
         "device": work.device.type,
         "threads": work.threads,
+        "latency_device": work.latency_device,
         "latency_repeats": repeats(work.timings),
         "evaluated_images": work.reference.count if work.tests.real and work.reference else 0,
-        "peak_memory_bytes": max((spent.peak_device_bytes or spent.peak_bytes).values()),
+        "peak_memory_bytes": max((on_device or spent.peak_bytes).values()),
         "versions": versions(),
         "seconds": spent.seconds,
         "peak_bytes": spent.peak_bytes,
-        "peak_device_bytes": spent.peak_device_bytes or None,
+        "peak_device_bytes": on_device or None,
         "search": _search(work),
         "tuning": work.tuning,
         "synthetic": synthetic.document(work),
@@ -227,8 +233,12 @@ def result(work: Work, spent: Spent, judged: Judgement) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """What the figures may depend on, beside the code that was run."""
-    return {"Python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    """What the figures may depend on beside the code that was run; of ONNX Runtime whichever is installed."""
+    found = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _figures(work: Work, costs: Costs, answers: Answers | None) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
 def _run(task: dict[str, Any], folder: Path, report: Report) -> dict[str, Any]:
     resume = task.get("resume")
     teller = Teller(report, Stage(resume["stage"]) if resume else Stage.CALIBRATE)
+    devices.check_latency(task["latency_device"])
     work = open_work(task, folder)
     log.info("work.opened", extra={"fields": _about(work)})
     work.keeper.spent = teller.so_far
@@ -96,6 +97,7 @@ def _about(work: Work) -> dict[str, Any]:
         "target": work.options.compression.target.kind,
         "epochs": work.options.training.epochs,
         "device": str(work.device),
+        "latency_device": work.latency_device,
         "threads": work.threads,
         "train_images": 0 if images is None else len(images.train_x),
         "test_images": 0 if images is None else len(images.test_x),
@@ -141,6 +143,7 @@ def open_work(task: dict[str, Any], folder: Path) -> Work:
         model=model,
         bytes_original=task["bytes_original"],
         device=device,
+        latency_device=task["latency_device"],
         threads=task["threads"],
         network=network,
         original=original,

@@ -26,10 +26,6 @@ class Runner:
     batch: int | None = None
     device: torch.device = CPU
 
-    def on_arrays(self, images: Array) -> Outputs:
-        """The same for arrays: what the timing functions call."""
-        return self.call(torch.from_numpy(images))
-
 
 def of_module(module: nn.Module, device: torch.device, batch: int | None) -> Runner:
     """A module as it lies in memory, in eval mode, in float32."""

@@ -1,13 +1,14 @@
 """How fast a network is in the runtime that its own format is reported in: by layers, and as a file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from basisconv.formats.export import on_cpu
-from basisconv.formats.verify import Latency, paired_latency_ms
+from basisconv.formats.export import on_device
+from basisconv.formats.verify import Latency, Load, onnx_load, paired_latency_ms, pt2_load
 from basisconv.latency import Timer, TorchTimer
-from basisconv.latency.onnx_timer import OnnxTimer
-from worker.runners import Runner
+from basisconv.latency.onnx_timer import onnx_timer
 from worker.work import Work
 
 BATCHES: Final = (1, 32)
@@ -40,13 +41,14 @@ class Timing:
 
 
 def timer_of(work: Work) -> Timer:
-    """ONNX Runtime for a network that came as ONNX, torch for a .pt2; on the CPU, as verify times the files.
+    """ONNX Runtime for a network that came as ONNX, torch for a .pt2; where verify times the files.
 
     One image at once, or as many as the file has baked in.
     """
+    size, device = target_batch(work), work.latency_device
     if work.network.format == "onnx":
-        return OnnxTimer(work.network, target_batch(work), work.threads)
-    return TorchTimer(on_cpu(work.original), work.network.example(target_batch(work)))
+        return onnx_timer(work.network, size, work.threads, device)
+    return TorchTimer(on_device(work.original, device), work.network.example(size).to(device))
 
 
 def target_batch(work: Work) -> int:
@@ -54,23 +56,22 @@ def target_batch(work: Work) -> int:
     return work.network.batch or 1
 
 
-def time_files(work: Work, original: Runner, compressed: Runner) -> list[Timing]:
-    """At one and at 32 images where the file takes them, and at the size that is baked into it."""
-    shape = work.network.input_shape
-    sizes = sorted({*BATCHES, target_batch(work)})
-    return [
-        _time(original, compressed, (shape[0], shape[1], shape[2]), size)
-        for size in sizes
-        if all(runner.batch in (None, size) for runner in (original, compressed))
-    ]
+def time_files(work: Work, original: Path, compressed: Path) -> list[Timing]:
+    """At one and at 32 images, or at the size that is baked into the files, both of the model's format."""
+    shape, fixed = work.network.input_shape, work.network.batch
+    load = onnx_load if work.network.format == "onnx" else pt2_load
+    loads = {
+        name: load(path, work.threads, work.latency_device)
+        for name, path in {"original": original, "compressed": compressed}.items()
+    }
+    return [_time(loads, (shape[0], shape[1], shape[2]), size) for size in ([fixed] if fixed else BATCHES)]
 
 
-def _time(original: Runner, compressed: Runner, shape: tuple[int, int, int], size: int) -> Timing:
-    calls = {"original": original.on_arrays, "compressed": compressed.on_arrays}
-    once = paired_latency_ms(calls, shape, size, repeats=1)
+def _time(loads: Mapping[str, Load], shape: tuple[int, int, int], size: int) -> Timing:
+    once = paired_latency_ms(loads, shape, size, repeats=1)
     both = sum(latency.median_ms for latency in once.values())
     repeats = max(LEAST_REPEATS, min(MOST_REPEATS, int(TIMED_MS / max(both, 1e-3))))
-    timed = paired_latency_ms(calls, shape, size, repeats)
+    timed = paired_latency_ms(loads, shape, size, repeats)
     return Timing(size, timed["original"], timed["compressed"], repeats)
 
 

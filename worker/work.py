@@ -15,6 +15,7 @@ from basisconv.config import DecomposeConfig, Decomposition
 from basisconv.cost import Costs, count
 from basisconv.datafree import Synthetic
 from basisconv.formats.network import Network
+from basisconv.formats.onnx_session import Device
 from basisconv.forms import Cut
 from basisconv.latency import Timed
 from basisconv.options import Measured
@@ -44,6 +45,7 @@ class Work:
     model: dict[str, Any]  # file, format, input, summary, layers, details, name
     bytes_original: int
     device: torch.device
+    latency_device: Device  # where networks are timed
     threads: int
     network: Network
     original: fx.GraphModule

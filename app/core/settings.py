@@ -199,6 +199,11 @@ class Settings(BaseSettings):
         20, ge=1, le=600, description="How long a stopping worker may take to save and hand back its job."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where jobs compute.")
+    latency_device: Literal["cpu", "cuda"] = Field(
+        "cpu",
+        description="Where networks are timed, for `latency_ms` and for targets of time. `cuda` wants a CUDA "
+        "device and `onnxruntime-gpu`; a job ends with `unavailable` where either is missing.",
+    )
     torch_threads: int = Field(0, ge=0, le=256, description="Threads of a job's child; 0 = all cores.")
     cache_bytes: int = Field(
         20_000 * MEGABYTE, ge=0, description="Decoded data sets kept on disk by a worker."
@@ -221,6 +226,10 @@ class Settings(BaseSettings):
     def is_https(self) -> bool:
         """Whether browsers reach the service over TLS."""
         return self.public_url.startswith("https://")
+
+    def wants_gpu(self) -> bool:
+        """Whether jobs use a GPU where there is one."""
+        return self.device != "cpu" or self.latency_device == "cuda"
 
     def objects_url(self) -> str:
         """The storage URL, with the default filled in."""

@@ -158,7 +158,7 @@ class Launcher:
 
     def _start_service(self, settings: Settings) -> None:
         workers = [Worker(settings, "quick", self._log("worker-quick"))]
-        for number, gpu in enumerate(_gpus() if settings.device != "cpu" else [None], start=1):
+        for number, gpu in enumerate(_gpus() if settings.wants_gpu() else [None], start=1):
             name = "worker-jobs" if number == 1 else f"worker-jobs-{number}"
             workers.append(Worker(settings, "jobs", self._log(name), number=number, gpu=gpu))
         web = Web(settings, self._options.port, self._log("web"), host=self._options.host)

@@ -80,8 +80,9 @@ class Target(Options):
     )
     latency: Fraction | None = Field(
         None,
-        description="At most this share of the network's measured time on the worker's CPU: ONNX in ONNX "
-        "Runtime, .pt2 in torch, one image at once (or the batch size baked into the file).",
+        description="At most this share of the network's measured time on the worker, on its CPU unless "
+        "`BASISCONV_LATENCY_DEVICE` is `cuda`: ONNX in ONNX Runtime, .pt2 in torch, one image at once (or "
+        "the batch size baked into the file).",
     )
     accuracy_drop: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         None, description="Lose at most this much accuracy; 0.01 is one point."

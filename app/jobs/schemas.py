@@ -123,6 +123,11 @@ class JobResult(Measured):
     compressed: Figures
     target_met: bool
     device: str
+    latency_device: str | None = Field(
+        None,
+        description="Where the networks were timed: `cpu` or `cuda`. Results of earlier versions, all timed "
+        "on the CPU, do not say.",
+    )
     latency_repeats: dict[str, int] | None = Field(
         None, description="How often each network was timed, by batch size, the two in turns."
     )

@@ -60,6 +60,7 @@ def show(job: Document, model_layers: Sequence[Document]) -> dict[str, Any]:
         "kept_label": figures.kept_label(basis),
         "latency": figures.latency_chart(result, names),
         "latency_repeats": result.get("latency_repeats") or {},
+        "timed_on": "GPU" if result.get("latency_device") == "cuda" else "CPU",
         "replaced": sum(1 for layer in layers if layer["replaced"]),
         "device": {"cpu": "the CPU", "cuda": "the GPU"}.get(str(result.get("device")), result.get("device")),
         "threads": result.get("threads"),

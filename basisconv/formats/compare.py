@@ -15,6 +15,7 @@ from basisconv.errors import MethodError
 from basisconv.formats.names import quoted, shortened
 from basisconv.formats.network import Network, as_tuple, evaluating
 from basisconv.formats.onnx_checks import node_names
+from basisconv.formats.onnx_session import open_session
 from basisconv.formats.pt2_import import layer_of
 from basisconv.formats.verify import Outputs, layout_of, onnx_runner, run_part
 
@@ -154,11 +155,7 @@ def _their_values(network: Network, images: Tensor) -> Iterator[tuple[str, NDArr
 
 def onnx_session(model: onnx.ModelProto) -> Any:
     """A session without fusions, so that every value of the graph can be read."""
-    from onnxruntime import InferenceSession
-
-    from basisconv.formats.verify import _options
-
-    return InferenceSession(model.SerializeToString(), _options(1, optimise=False), ["CPUExecutionProvider"])
+    return open_session(model.SerializeToString(), optimise=False)
 
 
 def _node_of(network: Network, value: str) -> str:

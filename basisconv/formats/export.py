@@ -25,8 +25,13 @@ def program_of(network: Network, compressed: fx.GraphModule) -> ExportedProgram:
 
 
 def on_cpu(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy in float32 on the CPU, in eval mode and in torch's own memory order."""
-    moved = copy.deepcopy(module).to("cpu", torch.float32)
+    """As `on_device`, on the CPU."""
+    return on_device(module, "cpu")
+
+
+def on_device(module: fx.GraphModule, device: str) -> fx.GraphModule:
+    """A copy in float32 on the device, in eval mode and in torch's own memory order."""
+    moved = copy.deepcopy(module).to(device, torch.float32)
     for parameter in moved.parameters():
         parameter.data = parameter.data.contiguous()
     return moved.eval()

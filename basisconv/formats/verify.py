@@ -1,4 +1,7 @@
-"""Run exported files as their users would, and time them: ONNX by ONNX Runtime on the CPU, .pt2 by torch."""
+"""Run exported files as their users would, and time them: ONNX by ONNX Runtime, .pt2 by torch.
+
+Answers are the CPU's; what takes time may be asked of a CUDA device too.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 
 from basisconv.formats.network import Layout, as_tuple
+from basisconv.formats.onnx_session import Device, bound, open_session
 
 Array = NDArray[np.float32]
 Outputs = tuple[NDArray[Any], ...]
 Runner = Callable[[Array], Outputs]
+Load = Callable[[Array], Callable[[], object]]
+"""Brings images to where a network runs; each call of what it returns runs the network on them to the end."""
 OnnxModel = Path | bytes | onnx.ModelProto
 Pt2Model = Path | bytes | ExportedProgram
 
@@ -75,18 +81,27 @@ def _cut(result: NDArray[Any], count: int, size: int) -> NDArray[Any]:
 
 def onnx_runner(model: OnnxModel, threads: int = 1, optimise: bool = True) -> Runner:
     """Calls of one ONNX Runtime session (CPU) with `threads` intra-op threads."""
-    session = onnxruntime.InferenceSession(
-        _onnx_source(model), _options(threads, optimise), ["CPUExecutionProvider"]
-    )
-    (image,) = session.get_inputs()
-    declared = [size if isinstance(size, int) else None for size in image.shape]
+    session = open_session(_onnx_source(model), threads, optimise=optimise)
 
     def run(images: Array) -> Outputs:
-        fed = images if layout_of(declared, images.shape) == "NCHW" else images.transpose(0, 2, 3, 1)
-        results: list[NDArray[Any]] = session.run(None, {image.name: np.ascontiguousarray(fed)})
+        results: list[NDArray[Any]] = session.run(None, _fed(session, images))
         return tuple(results)
 
     return run
+
+
+def onnx_load(model: OnnxModel, threads: int = 1, device: Device = "cpu") -> Load:
+    """A file to be timed in ONNX Runtime. Raises NoCuda where the device is not to be had."""
+    session = open_session(_onnx_source(model), threads, device)
+    return lambda images: bound(session, _fed(session, images), device)
+
+
+def _fed(session: Any, images: Array) -> dict[str, Array]:
+    """N×C×H×W images as the session's one input wants them."""
+    (image,) = session.get_inputs()
+    declared = [size if isinstance(size, int) else None for size in image.shape]
+    turned = layout_of(declared, images.shape) == "NHWC"
+    return {image.name: np.ascontiguousarray(images.transpose(0, 2, 3, 1) if turned else images)}
 
 
 def pt2_runner(model: Pt2Model, threads: int = 1) -> Runner:
@@ -102,6 +117,24 @@ def module_runner(module: torch.nn.Module, threads: int = 1) -> Runner:
             return tuple(value.numpy() for value in as_tuple(module(torch.from_numpy(images))))
 
     return run
+
+
+def pt2_load(model: Pt2Model, threads: int = 1, device: Device = "cpu") -> Load:
+    """A .pt2 of ours to be timed in torch, as it is; a program that is given is moved to the device."""
+    module = move_to_device_pass(_program(model), device).module()
+
+    def load(images: Array) -> Callable[[], None]:
+        x = torch.from_numpy(images).to(device)
+
+        def run() -> None:
+            with torch.no_grad(), torch_threads(threads):
+                module(x)
+            if x.is_cuda:
+                torch.cuda.synchronize(x.device)
+
+        return run
+
+    return load
 
 
 def layout_of(declared: list[int | None], shape: tuple[int, ...]) -> Layout:
@@ -126,22 +159,26 @@ def latency_ms(
     model: OnnxModel, shape: tuple[int, int, int], batch: int = 1, repeats: int = 30, threads: int = 1
 ) -> Latency:
     """How long ONNX Runtime takes for one batch of C×H×W images."""
-    return paired_latency_ms({"it": onnx_runner(model, threads)}, shape, batch, repeats)["it"]
+    return paired_latency_ms({"it": onnx_load(model, threads)}, shape, batch, repeats)["it"]
 
 
 def paired_latency_ms(
-    runners: Mapping[str, Runner], shape: tuple[int, int, int], batch: int = 1, repeats: int = 30
+    loads: Mapping[str, Load], shape: tuple[int, int, int], batch: int = 1, repeats: int = 30
 ) -> dict[str, Latency]:
-    """Time several networks in turns, so that a busy machine slows all of them alike."""
+    """Time several networks in turns, so that a busy machine slows all of them alike.
+
+    By the clock, with the images and the answers where the networks run: no copy between devices counts.
+    """
     images = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
-    seen: dict[str, list[float]] = {name: [] for name in runners}
-    for run in runners.values():  # first calls allocate and plan
-        run(images)
-        run(images)
+    runs = {name: load(images) for name, load in loads.items()}
+    seen: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():  # first calls allocate and plan
+        run()
+        run()
     for _ in range(repeats):
-        for name, run in runners.items():
+        for name, run in runs.items():
             start = time.perf_counter()
-            run(images)
+            run()
             seen[name].append(1000 * (time.perf_counter() - start))
     return {name: _summary(times) for name, times in seen.items()}
 
@@ -168,16 +205,6 @@ def _onnx_source(model: OnnxModel) -> str | bytes:
     if isinstance(model, onnx.ModelProto):
         return model.SerializeToString()
     return str(model) if isinstance(model, Path) else model
-
-
-def _options(threads: int, optimise: bool) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options
 
 
 def _program(model: Pt2Model) -> ExportedProgram:

@@ -1,7 +1,9 @@
 """ONNX Runtime as the runtime: every node timed inside the whole network, fused and laid out as it will run.
 
 Needs onnx and onnxruntime. A layer alone in a session would pay for entering and leaving the runtime's
-own channel blocks, which it does not where it stands; the runtime's profile has no such error.
+own channel blocks, which it does not where it stands; the runtime's profile has no such error. On a CUDA
+device that profile shows how long a node takes to be launched, not to be computed: there torch times the
+layers, with the same kernels of cuDNN.
 """
 
 import json
@@ -14,16 +16,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto
 
 from basisconv.formats import onnx_writer
+from basisconv.formats.export import on_device
 from basisconv.formats.network import Network
+from basisconv.formats.onnx_session import Device, bound, open_session
 from basisconv.latency.curve import BELOW
 from basisconv.latency.onnx_nodes import Place, places
 from basisconv.latency.repeats import repeats
 from basisconv.latency.structure import with_pairs
-from basisconv.latency.timer import Times, Variant, Whole
+from basisconv.latency.timer import Apart, Timer, Times, Variant, Whole
+from basisconv.latency.torch_timer import TorchTimer
 
 SECONDS: Final = 0.3  # of profiled runs per variant
 WHOLE_SECONDS: Final = 1.5  # of a comparison of whole networks
@@ -44,18 +48,19 @@ class Node:
 
 
 class OnnxTimer:
-    """Times a network that came as ONNX, in the CPU's execution provider.
+    """Times a network that came as ONNX.
 
     `batch`: images at once, unless the file has its own batch size baked in; `threads`: intra-op. Node
     times are the least of at least six runs: what else the machine does can only add; from each the
-    effort of noting it down is taken off. With one thread, what counts is the processor time of that
-    thread, which other programs cannot add to.
+    effort of noting it down is taken off. With one thread on the CPU, what counts is the processor time of
+    that thread, which other programs cannot add to. `device`: of whole networks; layers on the CPU alone.
     """
 
-    def __init__(self, network: Network, batch: int = 1, threads: int = 1) -> None:
+    def __init__(self, network: Network, batch: int = 1, threads: int = 1, device: Device = "cpu") -> None:
         assert isinstance(network.source, ModelProto), "a network from .pt2 is timed by TorchTimer"
         self._network = network
         self._threads = threads
+        self._device: Device = device
         size = network.batch or batch
         x_NCHW = np.random.default_rng(0).standard_normal((size, *network.input_shape), dtype=np.float32)
         x = x_NCHW if network.layout == "NCHW" else np.ascontiguousarray(x_NCHW.transpose(0, 2, 3, 1))
@@ -93,24 +98,15 @@ class OnnxTimer:
     def _model(self, variant: Variant) -> ModelProto:
         return onnx_writer.write(self._network, with_pairs(self._network.module, variant))
 
-    def _session(self, model: ModelProto, profile: Path | None = None) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        if profile is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(profile)
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-
     def _runner(self, model: ModelProto) -> Callable[[], float]:
-        session = self._session(model)
-
-        clock = time.thread_time_ns if self._threads == 1 else time.perf_counter_ns
+        session = open_session(model.SerializeToString(), self._threads, self._device)
+        call = bound(session, self._feed, self._device)
+        alone = self._threads == 1 and self._device == "cpu"
+        clock = time.thread_time_ns if alone else time.perf_counter_ns
 
         def run() -> float:
             began = clock()
-            session.run(None, self._feed)
+            call()
             return float(clock() - began)
 
         run()  # the first call allocates
@@ -118,10 +114,25 @@ class OnnxTimer:
 
     def _profile(self, model: ModelProto) -> list[Node]:
         with tempfile.TemporaryDirectory() as folder:
-            session = self._session(model, Path(folder) / "profile")
+            session = open_session(
+                model.SerializeToString(), self._threads, self._device, profile=Path(folder) / "profile"
+            )
+            call = bound(session, self._feed, self._device)
             for _ in repeats(SECONDS, MOST_PROFILED):
-                session.run(None, self._feed)
+                call()
             return _nodes(json.loads(Path(session.end_profiling()).read_text()))
+
+
+def onnx_timer(network: Network, batch: int = 1, threads: int = 1, device: Device = "cpu") -> Timer:
+    """The timer of a network that came as ONNX, as OnnxTimer takes it, for the device."""
+    timer = OnnxTimer(network, batch, threads, device)
+    return timer if device == "cpu" else layers_by_torch(timer, network, batch, device)
+
+
+def layers_by_torch(timer: OnnxTimer, network: Network, batch: int, device: Device) -> Apart:
+    """Layers on the device in torch, which looks for the fastest kernels as ONNX Runtime does by default."""
+    example = network.example(network.batch or batch).to(device)
+    return Apart(TorchTimer(on_device(network.module, device), example, search=True), timer)
 
 
 def _nodes(events: Sequence[dict[str, Any]]) -> list[Node]:

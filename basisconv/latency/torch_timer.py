@@ -22,18 +22,21 @@ class TorchTimer:
     """Times `module` on the device and with the batch of `example`, with torch's present threads.
 
     The least of some runs counts: what else the machine does can only add. On a GPU the times are those
-    between events of the stream.
+    between events of the stream. It tells no block of channels: which kernel cuDNN takes for a size, and
+    what that kernel fills up, only the timed ranks say. `search`: cuDNN tries its kernels, and takes the
+    fastest.
     """
 
-    def __init__(self, module: nn.Module, example: Tensor) -> None:
+    def __init__(self, module: nn.Module, example: Tensor, search: bool = False) -> None:
         self._module = module
         self._example = example
+        self._search = search
 
     def layers(self, variant: Variant) -> Times:
         made = with_pairs(self._module, variant).eval()
         least: dict[str, float] = {}
         whole = float("inf")
-        with _marked(made, self._clock()) as marks, torch.no_grad():
+        with _marked(made, self._clock()) as marks, torch.no_grad(), _kernels(self._search):
             for _ in repeats(SECONDS, MOST_RUNS):
                 marks.clear()
                 end = self._timed(made)
@@ -46,7 +49,7 @@ class TorchTimer:
     def whole(self, variant: Variant) -> Whole:
         before, after = self._module.eval(), with_pairs(self._module, variant).eval()
         least = [float("inf"), float("inf")]
-        with torch.no_grad():
+        with torch.no_grad(), _kernels(self._search):
             for _ in repeats(2 * SECONDS, MOST_RUNS):
                 for index, network in enumerate((before, after)):
                     least[index] = min(least[index], self._timed(network)())
@@ -75,6 +78,17 @@ def _between(began: Any, ended: Any) -> float:
         return float(ended - began)
     ended.synchronize()
     return 1e6 * float(began.elapsed_time(ended))
+
+
+@contextmanager
+def _kernels(search: bool) -> Iterator[None]:
+    """How cuDNN chooses among its kernels; restored at the end."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = search or before
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -68,6 +68,7 @@ RESULT = {
     "compressed": FIGURES | {"accuracy": 0.91, "agreement": 0.97, "macs": 20000000},
     "target_met": True,
     "device": "cpu",
+    "latency_device": "cpu",
     "latency_repeats": {"batch_1": 100, "batch_32": 25},
     "versions": {"torch": "2.13.0"},
     "seconds": {"decompose": 1.5},

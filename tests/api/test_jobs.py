@@ -280,6 +280,17 @@ def test_the_report_holds_the_numbers_and_escapes_names(client: TestClient, serv
         assert expected in text
 
 
+@pytest.mark.parametrize(("device", "told"), [("cuda", "GPU"), ("cpu", "CPU"), (None, "CPU")])
+def test_times_are_told_as_those_of_the_device_that_took_them(
+    client: TestClient, services: Services, device: str | None, told: str
+) -> None:
+    result = RESULT | {"latency_device": device}
+    job = add_job(services, add_model(services), status="succeeded", result=result)
+    assert client.get(f"/v1/jobs/{job}").json()["result"]["latency_device"] == device
+    report = html.unescape(client.get(f"/v1/jobs/{job}/report").text)
+    assert f"On the server's {told}, the two networks" in report
+
+
 def test_the_report_asks_nobody_for_anything(client: TestClient, services: Services) -> None:
     job = add_job(services, add_model(services), status="succeeded", result=RESULT)
     add_metrics(services, job)

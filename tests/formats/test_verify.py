@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
+from onnx import helper
 
-from basisconv.formats import verify
-from tests.formats.nets import answers, images, pt2_of, small, small_onnx
+from basisconv.formats import onnx_session, verify
+from tests.formats.nets import answers, conv, conv_weights, graph, images, pt2_of, small, small_onnx
 
 
 @pytest.mark.parametrize("batch", [None, 1, 4])
@@ -50,20 +52,35 @@ def test_the_layout_is_told_from_what_the_file_declares(
 def test_networks_are_timed_in_turns() -> None:
     calls: list[str] = []
 
-    def runner(name: str) -> verify.Runner:
-        def run(given: verify.Array) -> verify.Outputs:
-            calls.append(name)
-            return (given,)
+    def load(name: str) -> verify.Load:
+        return lambda images: lambda: calls.append(f"{name} {images.shape}")
 
-        return run
-
-    timed = verify.paired_latency_ms({"a": runner("a"), "b": runner("b")}, (3, 4, 4), batch=2, repeats=3)
-    assert calls == ["a", "a", "b", "b", *["a", "b"] * 3]
+    timed = verify.paired_latency_ms({"a": load("a"), "b": load("b")}, (3, 4, 4), batch=2, repeats=3)
+    a, b = "a (2, 3, 4, 4)", "b (2, 3, 4, 4)"
+    assert calls == [a, a, b, b, *[a, b] * 3]
     assert all(latency.median_ms >= 0 and latency.spread_ms >= 0 for latency in timed.values())
 
 
 def test_a_file_is_timed_in_the_runtime() -> None:
     assert verify.latency_ms(small_onnx(), (3, 12, 12), batch=2, repeats=3).median_ms > 0
+
+
+def test_an_nhwc_file_gets_its_images_turned_before_it_is_timed() -> None:
+    nodes = [helper.make_node("Transpose", ["x"], ["t"], "turn", perm=[0, 3, 1, 2]), conv(source="t")]
+    model = graph(nodes, conv_weights(), shape=("n", 12, 10, 3))
+    verify.onnx_load(model)(images(2)[..., :10].numpy())()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_runtime_that_would_take_the_cpu_instead_of_the_device_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(onnx_session.NoCuda, match="has no CUDAExecutionProvider"):
+        verify.onnx_load(small_onnx(), device="cuda")
+    everything = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: everything)
+    with pytest.warns(UserWarning, match="not in available"), pytest.raises(onnx_session.NoCuda):
+        onnx_session.check_cuda()
 
 
 def test_torchs_threads_are_given_back() -> None:

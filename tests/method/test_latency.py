@@ -15,7 +15,7 @@ from basisconv import DecomposeConfig, Decomposition, InfeasibleTarget, InvalidR
 from basisconv.cost import sites
 from basisconv.latency import BlockTimer, Cut, LatencyTable, Timer, TorchTimer, Whole, time_network
 from basisconv.latency.curve import Curve, timed_ranks
-from basisconv.latency.onnx_timer import OnnxTimer
+from basisconv.latency.onnx_timer import OnnxTimer, layers_by_torch
 from basisconv.latency.structure import with_pairs
 from basisconv.latency.torch_timer import _marked
 from basisconv.nn import Factorized
@@ -236,7 +236,12 @@ def torch_timer() -> tuple[TorchTimer, nn.Module]:
     return TorchTimer(module, nets.images(1)), module
 
 
-REAL = pytest.mark.parametrize("make", [onnx_timer, torch_timer])
+def torch_and_onnx_timer() -> tuple[Timer, nn.Module]:
+    network = nets.read(nets.small_onnx(), "onnx")
+    return layers_by_torch(OnnxTimer(network), network, 1, "cpu"), network.module
+
+
+REAL = pytest.mark.parametrize("make", [onnx_timer, torch_timer, torch_and_onnx_timer])
 
 
 @REAL
@@ -290,6 +295,17 @@ def test_timing_changes_nothing(make: Callable[[], tuple[Timer, nn.Module]]):
     assert min(whole.before, whole.after) > 0
     assert not any(isinstance(child, Factorized) for child in module.modules())
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_layers_timed_by_torch_and_wholes_by_onnx_runtime_make_one_plan():
+    network = nets.read(nets.onnx_of(wide()), "onnx")
+    timer = layers_by_torch(OnnxTimer(network), network, 1, "cpu")
+    example = network.example()
+    wish = DecomposeConfig(target_kind="latency", target_value=1.0, basis="weights")
+    *_, done = decompose_(copy.deepcopy(network.module), example, wish, None, timer)
+    assert isinstance(done, Decomposition)
+    assert all(layer.replaced or layer.reason for layer in done.layers)
+    assert not torch.backends.cudnn.benchmark
 
 
 def test_a_file_with_a_fixed_batch_is_timed_at_that():

@@ -61,6 +61,7 @@ class Bench:
             },
             "dataset": {"file": "dataset", "cache": "sized"} if self.with_data else None,
             "device": "cpu",
+            "latency_device": "cpu",
             "threads": 1,
             "bytes_original": len(self.model),
         }

@@ -58,4 +58,4 @@ def _time(work: Work) -> list[Timing]:
     """The model's own format, before and after."""
     own = work.network.format
     entry = next(entry for entry in work.files if entry["format"] == own)
-    return time_files(work, _runner(work, own, work.model["file"]), _runner(work, own, entry["file"]))
+    return time_files(work, work.folder / work.model["file"], work.folder / entry["file"])
