@@ -60,7 +60,7 @@ def test_without_the_device_that_is_set_a_job_ends_and_says_so(bench: Bench) -> 
 @WITHOUT_CUDA
 def test_a_gpu_that_the_runtime_cannot_use_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(Unavailable, match="ONNX Runtime cannot compute: this onnxruntime has no") as caught:
+    with pytest.raises(Unavailable, match="ONNX Runtime cannot compute: ") as caught:
         device.check_latency("cuda")
     assert "onnxruntime-gpu" in str(caught.value.hint)
 
