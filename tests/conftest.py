@@ -28,8 +28,17 @@ _OWNED = pytest.StashKey[OwnedServers]()
 # browser, for Playwright leaves an event loop behind, beside which asyncio.run() refuses.
 _FIRST = ("hostile", "faults", "run", "storage", "worker", "uploads")
 _LAST = ("docs", "client", "e2e")
-# Of the last folder's files those that take longest, so that neither process is left with one at the end.
-_LONGEST = ("test_main_path.py", "test_form.py", "test_accessibility.py", "test_uploads.py", "test_plan.py")
+# Of the last folder's files those that take longest, so that no process is left with one at the end.
+_LONGEST = (
+    "test_accessibility.py",
+    "test_pages.py",
+    "test_main_path.py",
+    "test_form.py",
+    "test_batches.py",
+    "test_plan.py",
+    "test_webhooks.py",
+    "test_uploads.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
