@@ -104,7 +104,7 @@ test-docs: setup ## every example of the documentation, also those that wait for
 peers: setup ## build/peers: the methods that the benchmarks compare with, from their packages
 	@scripts/peers.sh
 
-bench-method: peers ## peers and us on CIFAR-10 ResNets, CPU, two hours and a half on one core; ARGS="--resume" goes on
+bench-method: peers ## peers and us on CIFAR-10 ResNets, CPU, two hours on one core; ARGS="--resume" goes on
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.method --suite cpu $(ARGS)
 	$(BIN)/python -m benchmarks.report
 

@@ -64,7 +64,7 @@ CPU = Suite(
             "cifar10_resnet20_a",
             CUTS,
             calibration=1024,
-            recipe=Recipe(None),
+            recipe=Recipe(15_000),
             tuned=(0.5, 0.7),
             once=(FORM_ONLY,),
             untuned=(FORM_ONLY,),
