@@ -13,8 +13,8 @@ HOURS = 3600.0
 @pytest.mark.parametrize(
     ("process", "hours"),
     [
-        ("web", -5),
         ("worker", 5),
+        pytest.param("web", -5, marks=pytest.mark.slow),
         pytest.param("web", 5, marks=pytest.mark.slow),
         pytest.param("worker", -5, marks=pytest.mark.slow),
     ],
@@ -40,7 +40,8 @@ def test_a_clock_that_jumps_takes_no_job_from_its_worker(
     faults_table.rows.append(Row("", f"clock of {process} {hours:+} h", "succeeded", 1, seconds))
 
 
-@pytest.mark.parametrize("hours", [-5, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hours", [-5, 5])
 def test_a_worker_that_is_killed_while_the_clock_is_wrong_is_found_out_all_the_same(
     ground: Ground, faults_table: Table, hours: int
 ) -> None:

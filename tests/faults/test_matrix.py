@@ -65,10 +65,10 @@ FAULTS = [
     Fault("valkey, data wiped", wipe_valkey),
     Fault("postgres", kill_postgres),
 ]
-# One of each in a stage of its own; the other cells are left to `make test-faults`.
+# One of each in a stage of its own, the killed worker's in test_lost_workers.py; the others are left to
+# `make test-faults`.
 BY_DEFAULT = {
     ("child", "inspect"),
-    ("worker", "finetune"),
     ("worker, SIGTERM", "calibrate"),
     ("web", "verify"),
     ("valkey, data wiped", "decompose"),

@@ -59,7 +59,11 @@ def stop_worker(worker: Worker) -> None:
 
 @pytest.mark.parametrize(
     ("interrupt", "attempts"),
-    [pytest.param(kill_child, 2, marks=pytest.mark.slow), (kill_worker, 2), (stop_worker, 1)],
+    [
+        pytest.param(kill_child, 2, marks=pytest.mark.slow),
+        pytest.param(kill_worker, 2, marks=pytest.mark.slow),
+        (stop_worker, 1),
+    ],
     ids=["child", "worker", "stop"],
 )
 def test_an_interrupted_fine_tune_ends_at_the_same_bits_as_one_that_was_not(
