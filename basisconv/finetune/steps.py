@@ -68,7 +68,7 @@ def sizes(parameters: dict[str, nn.Parameter]) -> dict[str, float]:
     """How large each tensor's steps are to be, by its own size: 1 for weights of root mean square 0.1.
 
     Adam's steps are of one size whatever the weights are: a basis of 1/24 per weight would be shaken by what
-    moves a mixing of 1 hardly. Rounded to powers of two, so that few groups remain; 1 for vectors and zeros.
+    hardly moves a mixing of 1. Rounded to powers of two, so that few groups remain; 1 for vectors and zeros.
     """
     return {name: _size(parameter) if parameter.dim() >= 2 else 1.0 for name, parameter in parameters.items()}
 

@@ -31,6 +31,8 @@ def smallest_share(allowed: float, least: float, tolerance: float = 0.02) -> Sea
     while passed - failed > tolerance * (1 + 1e-9):
         width = passed - failed
         share = _next(failed, passed, losses, allowed, tolerance) if slack else (failed + passed) / 2
+        if not failed < share < passed:
+            break  # no number lies between
         loss = yield share
         losses[share] = min(loss, 1.0) if loss == loss else 1.0  # NaN: whatever it is, it is too much
         if loss <= allowed:

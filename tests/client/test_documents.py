@@ -45,7 +45,6 @@ def signed_in(service: Service) -> dict[str, str]:
     return os.environ | {"BASISCONV_SERVER": service.url, "BASISCONV_API_KEY": service.key}
 
 
-@pytest.mark.slow
 def test_the_notebook_runs(shared_server: Service) -> None:
     ran = subprocess.run(
         [sys.executable, "examples/notebook.py"],

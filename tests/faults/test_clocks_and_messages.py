@@ -40,8 +40,7 @@ def test_a_clock_that_jumps_takes_no_job_from_its_worker(
     faults_table.rows.append(Row("", f"clock of {process} {hours:+} h", "succeeded", 1, seconds))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("hours", [-5, 5])
+@pytest.mark.parametrize("hours", [-5, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_worker_that_is_killed_while_the_clock_is_wrong_is_found_out_all_the_same(
     ground: Ground, faults_table: Table, hours: int
 ) -> None:

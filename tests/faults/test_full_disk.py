@@ -87,7 +87,6 @@ def test_a_job_outlives_a_disk_that_is_full_for_a_while(
     )
 
 
-@pytest.mark.slow
 def test_a_job_on_a_disk_that_stays_full_ends_and_says_so(
     bench: Bench, worker_process: StartWorker, small_disk: Path, faults_table: Table
 ) -> None:

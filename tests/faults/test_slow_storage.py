@@ -47,8 +47,9 @@ def test_a_request_gives_a_bucket_that_vanished_up_within_a_minute_and_finds_it_
     assert store.exists(kept.sha256)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("bucket", "status"), [("hangs", "queued"), ("is slow", "succeeded")])
+@pytest.mark.parametrize(
+    ("bucket", "status"), [("hangs", "queued"), pytest.param("is slow", "succeeded", marks=pytest.mark.slow)]
+)
 def test_a_worker_told_to_stop_while_it_stores_results_ends_in_time_and_shows_all_of_them_or_none(
     bench: Bench, worker_process: Callable[..., Worker], way: Proxy, bucket: str, status: str
 ) -> None:
